@@ -1,0 +1,1 @@
+//! deltas (to come)

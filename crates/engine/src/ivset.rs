@@ -1,0 +1,1 @@
+//! ivset (to come)

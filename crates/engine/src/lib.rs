@@ -1,0 +1,34 @@
+//! Every decision Spillway takes, as plain functions over bytes and machines over batches.
+//!
+//! Nothing in this crate reads a clock, a socket, a file or OS randomness, and nothing here logs: time and seeds come
+//! in as arguments, effects go out as values. So the same code runs in the binaries and under a simulator.
+//!
+//! Inside the crate the order is: `time line tags series pattern ring sketch` < `rule partial deltas window route batch
+//! wire ivset` < `pool restart backoff recv verdict ledger` < the machines `relay`, `partial_node`, `final_node`,
+//! `store_link`. A module uses what stands left of it, never right.
+
+pub mod backoff;
+pub mod batch;
+pub mod deltas;
+pub mod final_node;
+pub mod ivset;
+pub mod ledger;
+pub mod line;
+pub mod partial;
+pub mod partial_node;
+pub mod pattern;
+pub mod pool;
+pub mod recv;
+pub mod relay;
+pub mod restart;
+pub mod ring;
+pub mod route;
+pub mod rule;
+pub mod series;
+pub mod sketch;
+pub mod store_link;
+pub mod tags;
+pub mod time;
+pub mod verdict;
+pub mod window;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! partial (to come)

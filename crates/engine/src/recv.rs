@@ -1,0 +1,1 @@
+//! recv (to come)
