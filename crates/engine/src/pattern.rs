@@ -186,7 +186,11 @@ mod tests {
 
     #[test]
     fn a_star_stays_inside_one_element() {
-        check("web.*.requests", &["web.a.requests"], &["web.a.b.requests", "web..requests", "xweb.a.requests", "web.a.requests.x"]);
+        check(
+            "web.*.requests",
+            &["web.a.requests"],
+            &["web.a.b.requests", "web..requests", "xweb.a.requests", "web.a.requests.x"],
+        );
         check("cpu*", &["cpu", "cpu7"], &["cpu.7"]);
     }
 

@@ -11,8 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 ///
 /// `eligible`: as long as `names`.
 pub fn assign(slots: u16, names: &[String], eligible: &[bool]) -> Vec<Option<usize>> {
-    let members: Vec<usize> =
-        (0..names.len()).filter(|&index| eligible.get(index).copied().unwrap_or(false)).collect();
+    let members: Vec<usize> = (0..names.len()).filter(|&index| eligible.get(index).copied().unwrap_or(false)).collect();
     if members.is_empty() {
         return vec![None; usize::from(slots)];
     }

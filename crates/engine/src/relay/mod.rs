@@ -42,6 +42,9 @@ pub struct Settings {
     pub retain_bytes: u64,
 }
 
+/// How long after its start a relay retires the epochs before its own.
+const RETIRE_AFTER: Duration = Duration::from_secs(60);
+
 /// Index into [`Settings::peers`].
 pub type Peer = usize;
 
@@ -53,11 +56,13 @@ pub enum Drop {
     BadChecksum,
     UnknownVersion,
     Poison,
+    DuplicateSender,
 }
 
 impl Drop {
     /// All there are.
-    pub const ALL: [Drop; 5] = [Drop::RetainFull, Drop::TooOld, Drop::BadChecksum, Drop::UnknownVersion, Drop::Poison];
+    pub const ALL: [Drop; 6] =
+        [Drop::RetainFull, Drop::TooOld, Drop::BadChecksum, Drop::UnknownVersion, Drop::Poison, Drop::DuplicateSender];
 
     /// The word in the ledger.
     pub fn as_str(self) -> &'static str {
@@ -67,6 +72,7 @@ impl Drop {
             Drop::BadChecksum => "bad_checksum",
             Drop::UnknownVersion => "unknown_version",
             Drop::Poison => "poison",
+            Drop::DuplicateSender => "duplicate_sender",
         }
     }
 }
@@ -113,8 +119,14 @@ struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Not before `after`; not to `avoid` if there is another.
-    Waiting { after: Mono, avoid: Option<Peer> },
-    Sent { peer: Peer, at: Mono },
+    Waiting {
+        after: Mono,
+        avoid: Option<Peer>,
+    },
+    Sent {
+        peer: Peer,
+        at: Mono,
+    },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -142,6 +154,7 @@ pub struct Relay {
     slots: Vec<Option<Peer>>,
     budget: RetryBudget,
     last_progress: Mono,
+    started: Mono,
     books: Books,
     resent: u64,
 }
@@ -161,6 +174,7 @@ impl Relay {
             slots,
             budget: RetryBudget::new(now),
             last_progress: now,
+            started: now,
             books: Books::default(),
             resent: 0,
             settings,
@@ -348,6 +362,7 @@ impl Relay {
             NackReason::TooOld => self.give_up(id.seq, Drop::TooOld),
             NackReason::UnknownVersion => self.give_up(id.seq, Drop::UnknownVersion),
             NackReason::Poison => self.give_up(id.seq, Drop::Poison),
+            NackReason::DuplicateSender => self.give_up(id.seq, Drop::DuplicateSender),
         }
     }
 
@@ -433,7 +448,11 @@ impl Relay {
         let at = [held, open_min].into_iter().flatten().fold(else_at, UnixSeconds::min);
         let oldest = self.held.values().next().map_or(0, |held| now.since(held.sealed_at).as_millis());
         let me = self.settings.incarnation;
-        Watermark { sender: me.sender, epoch: me.epoch, at, oldest_ms: u32::try_from(oldest).unwrap_or(u32::MAX) }
+        let oldest_ms = u32::try_from(oldest).unwrap_or(u32::MAX);
+        // Without a spill nothing of an older epoch can still come from here; what a partial node took of it before
+        // this process started gets a minute to arrive.
+        let retired = if now.since(self.started) > RETIRE_AFTER { me.epoch.saturating_sub(1) } else { 0 };
+        Watermark { sender: me.sender, epoch: me.epoch, at, oldest_ms, retired }
     }
 
     /// The books.

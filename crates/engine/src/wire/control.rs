@@ -1,8 +1,6 @@
 //! The small frames: greeting, acknowledgement, refusal, watermark.
 
-use super::{
-    DURABLE, FrameError, HELLO, HELLO_OK, NACK, REFUSE, Reader, WATERMARK, put_count, put_id, put_text,
-};
+use super::{DURABLE, FrameError, HELLO, HELLO_OK, NACK, REFUSE, Reader, WATERMARK, put_count, put_id, put_text};
 use crate::batch::{BatchId, Incarnation, Versions};
 use crate::time::UnixSeconds;
 
@@ -63,9 +61,15 @@ impl RefuseReason {
         match self {
             RefuseReason::Protocol => "the peer speaks another link protocol: run the same version on both nodes",
             RefuseReason::Cluster => "the peer belongs to another cluster: check `cluster.name` and the link addresses",
-            RefuseReason::Partitions => "the peer has another number of partitions: `cluster.partitions` is fixed for the life of a cluster",
-            RefuseReason::Versions => "the peer has other rules or another list of final nodes: give every node the same cluster file and restart it",
-            RefuseReason::DuplicateSender => "two nodes run with one identity: a data directory was copied; empty the `data` directory of the copy",
+            RefuseReason::Partitions => {
+                "the peer has another number of partitions: `cluster.partitions` is fixed for the life of a cluster"
+            }
+            RefuseReason::Versions => {
+                "the peer has other rules or another list of final nodes: give every node the same cluster file and restart it"
+            }
+            RefuseReason::DuplicateSender => {
+                "two nodes run with one identity: a data directory was copied; empty the `data` directory of the copy"
+            }
             RefuseReason::Role => "the peer does not take links of this kind: check `layer` and `link` of both nodes",
             RefuseReason::Draining => "the peer is draining",
         }
@@ -118,6 +122,8 @@ pub enum NackReason {
     TooManyHoles,
     /// It killed a worker twice. For good.
     Poison,
+    /// The final layer knows this sender's epoch with another nonce: a data directory was copied. For good.
+    DuplicateSender,
 }
 
 impl NackReason {
@@ -125,7 +131,7 @@ impl NackReason {
     pub fn is_retryable(self) -> bool {
         match self {
             NackReason::Overloaded { .. } | NackReason::BadChecksum | NackReason::TooManyHoles => true,
-            NackReason::TooOld | NackReason::UnknownVersion | NackReason::Poison => false,
+            NackReason::TooOld | NackReason::UnknownVersion | NackReason::Poison | NackReason::DuplicateSender => false,
         }
     }
 
@@ -138,6 +144,7 @@ impl NackReason {
             NackReason::UnknownVersion => "unknown_version",
             NackReason::TooManyHoles => "too_many_holes",
             NackReason::Poison => "poison",
+            NackReason::DuplicateSender => "duplicate_sender",
         }
     }
 }
@@ -150,6 +157,8 @@ pub struct Watermark {
     pub at: UnixSeconds,
     /// Age of the sender's oldest batch that is not durable.
     pub oldest_ms: u32,
+    /// The sender holds nothing of epochs up to this one and never will: their numbers need not be remembered.
+    pub retired: u32,
 }
 
 pub(super) fn put_hello(hello: &Hello, out: &mut Vec<u8>) -> u8 {
@@ -182,7 +191,8 @@ pub(super) fn hello(body: &[u8]) -> Result<Hello, FrameError> {
     let partitions = reader.u16()?;
     let incarnation = Incarnation { sender: reader.u64()?, epoch: reader.u32()?, nonce: reader.u64()? };
     let versions = Versions { rules: reader.u64()?, map: reader.u32()? };
-    let hello = Hello { protocol, role, cluster: reader.text()?, node: reader.text()?, incarnation, versions, partitions };
+    let hello =
+        Hello { protocol, role, cluster: reader.text()?, node: reader.text()?, incarnation, versions, partitions };
     reader.end()?;
     Ok(hello)
 }
@@ -252,7 +262,8 @@ pub(super) fn put_nack(id: BatchId, reason: NackReason, out: &mut Vec<u8>) -> u8
         NackReason::BadChecksum => (2, 0),
         NackReason::UnknownVersion => (3, 0),
         NackReason::TooManyHoles => (4, 0),
-        NackReason::Poison => (5, 0u32),
+        NackReason::Poison => (5, 0),
+        NackReason::DuplicateSender => (6, 0u32),
     };
     out.push(code);
     out.extend_from_slice(&after.to_le_bytes());
@@ -271,6 +282,7 @@ pub(super) fn nack(body: &[u8]) -> Result<(BatchId, NackReason), FrameError> {
         3 => NackReason::UnknownVersion,
         4 => NackReason::TooManyHoles,
         5 => NackReason::Poison,
+        6 => NackReason::DuplicateSender,
         _ => return Err(reader.malformed("unknown reason")),
     };
     reader.end()?;
@@ -282,13 +294,22 @@ pub(super) fn put_watermark(watermark: &Watermark, out: &mut Vec<u8>) -> u8 {
     out.extend_from_slice(&watermark.epoch.to_le_bytes());
     out.extend_from_slice(&watermark.at.0.to_le_bytes());
     out.extend_from_slice(&watermark.oldest_ms.to_le_bytes());
+    out.extend_from_slice(&watermark.retired.to_le_bytes());
     WATERMARK
 }
 
 pub(super) fn watermark(body: &[u8]) -> Result<Watermark, FrameError> {
     let mut reader = Reader::new(body, "watermark");
-    let watermark =
-        Watermark { sender: reader.u64()?, epoch: reader.u32()?, at: UnixSeconds(reader.u32()?), oldest_ms: reader.u32()? };
+    let watermark = Watermark {
+        sender: reader.u64()?,
+        epoch: reader.u32()?,
+        at: UnixSeconds(reader.u32()?),
+        oldest_ms: reader.u32()?,
+        retired: reader.u32()?,
+    };
+    if watermark.retired >= watermark.epoch && watermark.epoch > 0 {
+        return Err(reader.malformed("retires its own epoch"));
+    }
     reader.end()?;
     Ok(watermark)
 }

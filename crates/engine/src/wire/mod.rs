@@ -14,7 +14,8 @@
 //!
 //! Who sends what: the dialling side sends `Hello` first and gets `HelloOk` or `Refuse`. Relay to partial: `Batch`,
 //! `Watermark`, `Ping`; back: `Durable`, `Nack`, `Pong`, `Drain`. Partial to final: `Flush`, `Watermark`, `Ping`;
-//! back: `FlushReply`, `Pong`, `Drain`. Kinds 16..=18 are kept for the replayer's leases, 19 for `Retire`.
+//! back: `FlushReply`, `Pong`, `Drain`. Kinds 16..=18 are kept for the replayer's leases. Epochs are retired by the
+//! watermark, which is repeated every second and so needs no answer.
 
 mod control;
 mod flush;
@@ -271,7 +272,8 @@ impl<'p> Reader<'p> {
     }
 
     fn take(&mut self, n: usize) -> Result<&'p [u8], FrameError> {
-        let (front, rest) = self.rest.split_at_checked(n).ok_or(FrameError::Malformed { kind: self.kind, what: "too short" })?;
+        let (front, rest) =
+            self.rest.split_at_checked(n).ok_or(FrameError::Malformed { kind: self.kind, what: "too short" })?;
         self.rest = rest;
         Ok(front)
     }
