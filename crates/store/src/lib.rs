@@ -13,6 +13,8 @@
 //! A store has one owner, a thread that may block; no method may be called from an async task. Limits: a key has at
 //! least one byte and its first byte is below 0xff, so that [`END`] lies behind every key; values may be empty.
 
+pub mod conformance;
+
 mod batch;
 mod error;
 mod mem;

@@ -11,6 +11,8 @@
 //! able to forget the batch again, and the quota does not count that.
 
 mod fault;
+#[cfg(test)]
+mod tests;
 
 pub use fault::{Fault, FaultPlan};
 
