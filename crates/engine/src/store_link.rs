@@ -253,16 +253,8 @@ impl StoreLink {
             Event::Connected => self.connected(now),
             Event::ConnectFailed => self.connect_failed(now),
             Event::Written { blocks } => self.wrote(now, blocks),
-            Event::PeerClosed => {
-                if self.lost(now) {
-                    self.counters.peer_closes += 1;
-                }
-            }
-            Event::Reset => {
-                if self.lost(now) {
-                    self.counters.resets += 1;
-                }
-            }
+            Event::PeerClosed => self.peer_closed(now),
+            Event::Reset => self.reset(now),
             Event::Fin => self.fin(now),
             Event::Tick => {}
             Event::Drain => {
@@ -361,21 +353,31 @@ impl StoreLink {
             self.progress_at = Some(now);
             self.commands.push_back(Command::Close);
             self.state = State::Disconnected { until: now };
-        } else if self.lost(now) {
+        } else {
+            self.peer_closed(now);
+        }
+    }
+
+    fn peer_closed(&mut self, now: Mono) {
+        if self.lost(now) {
             self.counters.peer_closes += 1;
         }
     }
 
-    /// The connection (or the attempt at one) is gone. False if there was none.
+    fn reset(&mut self, now: Mono) {
+        if self.lost(now) {
+            self.counters.resets += 1;
+        } else if matches!(self.state, State::Connecting) {
+            // The shell died over the attempt.
+            self.commands.clear();
+            self.back_off(now);
+        }
+    }
+
+    /// The connection is gone. False if there was none.
     fn lost(&mut self, now: Mono) -> bool {
-        // What was still to be done to that connection is void.
-        self.commands.clear();
         match self.state {
-            State::Disconnected { .. } | State::Drained => return false,
-            State::Connecting => {
-                self.back_off(now);
-                return false;
-            }
+            State::Disconnected { .. } | State::Connecting | State::Drained => return false,
             State::Open { since, .. } => {
                 if now.since(since) >= self.settings.backoff_reset {
                     self.attempts = 0;
@@ -388,6 +390,8 @@ impl StoreLink {
             self.missed = 1;
         }
         self.log.lose(self.reassert_due(now));
+        // What was still to be done to that connection is void.
+        self.commands.clear();
         self.commands.push_back(Command::Close);
         self.back_off(now);
         true
