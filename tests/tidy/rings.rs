@@ -23,24 +23,65 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("store-rocksdb", &["store"]),
     // ring 2, the services
     ("relay", &["admin", "admin-api", "config", "engine", "output", "runtime", "store", "store-rocksdb", "telemetry"]),
-    ("aggregator", &["admin", "admin-api", "config", "engine", "output", "runtime", "store", "store-rocksdb", "telemetry"]),
+    (
+        "aggregator",
+        &["admin", "admin-api", "config", "engine", "output", "runtime", "store", "store-rocksdb", "telemetry"],
+    ),
     ("replayer", &["admin", "admin-api", "config", "engine", "runtime", "telemetry"]),
     // ring 3
-    ("cli", &["admin-api", "aggregator", "config", "engine", "relay", "replayer", "runtime", "store", "store-rocksdb", "telemetry"]),
+    (
+        "cli",
+        &[
+            "admin-api",
+            "aggregator",
+            "config",
+            "engine",
+            "relay",
+            "replayer",
+            "runtime",
+            "store",
+            "store-rocksdb",
+            "telemetry",
+        ],
+    ),
     // ring test
     ("testkit", &["admin-api"]),
     // the root package owns the binaries and tests everything
     (
         "spillway",
-        &["admin-api", "aggregator", "cli", "config", "engine", "relay", "replayer", "runtime", "store", "telemetry", "testkit"],
+        &[
+            "admin-api",
+            "aggregator",
+            "cli",
+            "config",
+            "engine",
+            "relay",
+            "replayer",
+            "runtime",
+            "store",
+            "telemetry",
+            "testkit",
+        ],
     ),
 ];
 
 /// Ring 0 decides; it has no clock, socket, disk or randomness of its own, and a manifest without these proves it.
 const RING_0: [&str; 4] = ["engine", "store", "config", "admin-api"];
 const NOT_IN_RING_0: [&str; 14] = [
-    "tokio", "tokio-util", "rocksdb", "socket2", "rustix", "libc", "nix", "mio", "rand", "getrandom", "fastrand",
-    "hyper", "axum", "tracing",
+    "tokio",
+    "tokio-util",
+    "rocksdb",
+    "socket2",
+    "rustix",
+    "libc",
+    "nix",
+    "mio",
+    "rand",
+    "getrandom",
+    "fastrand",
+    "hyper",
+    "axum",
+    "tracing",
 ];
 
 struct Package {
