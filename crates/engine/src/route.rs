@@ -1,4 +1,10 @@
 //! Routes: which destinations a series is owed to.
+//!
+//! The types here are what an operator wrote; [`RouteTable`] is what decides.
+
+mod table;
+
+pub use table::{Decision, RouteError, RouteTable, Unrouted};
 
 use crate::pattern::Selector;
 
@@ -35,7 +41,7 @@ pub struct StoreSpec {
 pub enum Target {
     /// The aggregation layers.
     Aggregate,
-    /// Nowhere, on purpose; counted as dropped by rule.
+    /// Nowhere, on purpose; counted as dropped by rule unless an earlier route took the series. No later route sees it.
     Drop,
     /// Index into the list of stores.
     Store(usize),
