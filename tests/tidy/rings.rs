@@ -9,7 +9,7 @@ use super::{assert_none, root};
 
 /// Each of our crates and the crates of ours it may use. What is not listed here does not exist yet: a new crate is
 /// added together with its ring.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     // ring 0, pure
     ("engine", &[]),
     ("store", &["engine"]),
@@ -19,15 +19,16 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("runtime", &["engine", "telemetry"]),
     ("telemetry", &["engine"]),
     ("admin", &["admin-api", "runtime", "telemetry"]),
+    ("link", &["engine", "runtime", "telemetry"]),
     ("output", &["engine", "runtime", "telemetry"]),
     ("store-rocksdb", &["store"]),
     // ring 2, the services
-    ("relay", &["admin", "admin-api", "config", "engine", "output", "runtime", "store", "store-rocksdb", "telemetry"]),
+    ("relay", &["admin", "admin-api", "config", "engine", "link", "output", "runtime", "store", "store-rocksdb", "telemetry"]),
     (
         "aggregator",
-        &["admin", "admin-api", "config", "engine", "output", "runtime", "store", "store-rocksdb", "telemetry"],
+        &["admin", "admin-api", "config", "engine", "link", "output", "runtime", "store", "store-rocksdb", "telemetry"],
     ),
-    ("replayer", &["admin", "admin-api", "config", "engine", "runtime", "telemetry"]),
+    ("replayer", &["admin", "admin-api", "config", "engine", "link", "runtime", "telemetry"]),
     // ring 3
     (
         "cli",
