@@ -1,6 +1,20 @@
-//! Aggregation rules: which series feed which outputs.
+//! Aggregation rules: which series feed which outputs, and how the outputs are called.
+//!
+//! [`RuleSet::compile`] checks all rules at once and reports every problem. [`RuleSet::outputs`] is the slow path, once
+//! for each new series; its answer is cached by the caller. Outputs go to stores and are never fed back, so a rule that
+//! would match an output is no loop; since nearly always the operator expected otherwise, it is a warning.
+
+mod set;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
 
 use crate::pattern::Selector;
+
+pub use set::{RuleError, RuleSet, RuleWarning};
+pub use template::FUNCTION_HOLE;
 
 /// What is computed of the points of one output key and window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +33,61 @@ pub enum Function {
     Percentile(u16),
     /// Number of different input series seen.
     Distinct,
+}
+
+impl Function {
+    /// Reads a function's name: `sum`, `count`, `min`, `max`, `avg`, `first`, `last`, `rate`, `stddev`, `distinct`, or
+    /// a percentile. `p5`, `p50`, `p100` are per cent; three digits other than `p100` are tenths (`p999`), as is one
+    /// digit behind a dot (`p99.9`).
+    pub fn parse(text: &str) -> Option<Function> {
+        let function = match text {
+            "sum" => Function::Sum,
+            "count" => Function::Count,
+            "min" => Function::Min,
+            "max" => Function::Max,
+            "avg" => Function::Avg,
+            "first" => Function::First,
+            "last" => Function::Last,
+            "rate" => Function::Rate,
+            "stddev" => Function::Stddev,
+            "distinct" => Function::Distinct,
+            other => Function::Percentile(parse_permille(other.strip_prefix('p')?)?),
+        };
+        Some(function)
+    }
+
+    /// The name as it appears in an output's name: one that [`Function::parse`] reads back and without a dot (`p999`).
+    pub fn as_str(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Function::Sum => "sum",
+            Function::Count => "count",
+            Function::Min => "min",
+            Function::Max => "max",
+            Function::Avg => "avg",
+            Function::First => "first",
+            Function::Last => "last",
+            Function::Rate => "rate",
+            Function::Stddev => "stddev",
+            Function::Distinct => "distinct",
+            Function::Percentile(permille) if permille % 10 == 0 => return Cow::Owned(format!("p{}", permille / 10)),
+            Function::Percentile(permille) => return Cow::Owned(format!("p{permille:03}")),
+        })
+    }
+}
+
+fn parse_permille(digits: &str) -> Option<u16> {
+    let (whole, tenth) = digits.split_once('.').map_or((digits, None), |(whole, tenth)| (whole, Some(tenth)));
+    if whole.is_empty() || whole.len() > 3 || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u16 = whole.parse().ok()?;
+    let permille = match tenth {
+        Some(tenth) if tenth.len() == 1 => number * 10 + tenth.parse::<u16>().ok()?,
+        Some(_) => return None,
+        None if whole.len() == 3 && number != 100 => number,
+        None => number * 10,
+    };
+    (permille <= 1000).then_some(permille)
 }
 
 /// One `[[rule]]`.
@@ -41,4 +110,18 @@ pub struct RuleSpec {
     pub completeness: bool,
     /// Indexes into the list of stores that get the outputs.
     pub to: Vec<usize>,
+}
+
+/// What points are gathered under: a rule, and the output's name with [`FUNCTION_HOLE`] where the function's name goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutputKey {
+    pub rule: u16,
+    pub name: Box<[u8]>,
+}
+
+/// The final partition that owns a key: the same on every node and in every version, whatever the rule's number is.
+/// `partitions`: not zero (a zero is taken as one).
+pub fn partition_of(key: &OutputKey, partitions: u16) -> u16 {
+    let hash = xxhash_rust::xxh3::xxh3_64(&key.name);
+    u16::try_from(hash % u64::from(partitions.max(1))).unwrap_or(0)
 }

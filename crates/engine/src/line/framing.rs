@@ -142,3 +142,6 @@ enum TailEnd {
     Finished { used: usize },
     Overlong { used: usize },
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,12 @@ impl Jump {
         Jump { order }
     }
 
+    /// Indexes of the addresses.
+    #[cfg(test)]
+    pub(super) fn order(&self) -> &[usize] {
+        &self.order
+    }
+
     pub(super) fn pick(&self, key: &[u8], copies: usize, out: &mut Vec<usize>) {
         let mut left = self.order.clone();
         let mut hash = fnv1a_64(key);

@@ -1,1 +1,0 @@
-//! sketch (to come)
