@@ -23,7 +23,10 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("output", &["engine", "runtime", "telemetry"]),
     ("store-rocksdb", &["store"]),
     // ring 2, the services
-    ("relay", &["admin", "admin-api", "config", "engine", "link", "output", "runtime", "store", "store-rocksdb", "telemetry"]),
+    (
+        "relay",
+        &["admin", "admin-api", "config", "engine", "link", "output", "runtime", "store", "store-rocksdb", "telemetry"],
+    ),
     (
         "aggregator",
         &["admin", "admin-api", "config", "engine", "link", "output", "runtime", "store", "store-rocksdb", "telemetry"],

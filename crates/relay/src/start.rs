@@ -14,7 +14,6 @@ use engine::relay::{Relay, Settings};
 use engine::route::RouteTable;
 use engine::rule::RuleSet;
 use node::{StartError, Store, VerdictKeeper, io_error, listed};
-use output::StoreSender;
 use runtime::identity::DataDir;
 use runtime::net;
 use runtime::queue::{Receiver, Sender, byte_queue};
@@ -94,7 +93,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
     let (peer_names, peer_addrs) = peers(cluster);
-    let stores = start_stores(cluster, &supervisor, clock)?;
+    let stores = node::start_stores("relay", cluster, &supervisor, clock)?;
     let (shared, greeting) = share(cluster, me, clock, incarnation, stores, &peer_names)?;
     let shared = Arc::new(shared);
     let (queue, lines) = byte_queue::<Input>("relay.lines", cluster.receive.buffer_bytes as u64);
@@ -162,24 +161,6 @@ fn share(
         machine: Relay::new(settings, clock.now()),
     };
     Ok((Shared::new(parts), greeting))
-}
-
-fn start_stores(cluster: &Cluster, supervisor: &Supervisor, clock: Clock) -> Result<Vec<Store>, StartError> {
-    let settings =
-        node::store_settings(&cluster.output, &cluster.send, cluster.stores.iter().map(|s| s.addresses.len()).sum());
-    let mut stores = Vec::with_capacity(cluster.stores.len());
-    for store in &cluster.stores {
-        let mut senders = Vec::with_capacity(store.addresses.len());
-        for (index, address) in store.addresses.iter().enumerate() {
-            let name = format!("relay.store.{}.{index}", store.name);
-            let addr = format!("{}:{}", address.host, address.port);
-            let sender =
-                StoreSender::start(supervisor, clock, name, addr, settings).map_err(io_error("a store's sender"))?;
-            senders.push(sender);
-        }
-        stores.push(Store { name: store.name.clone(), senders });
-    }
-    Ok(stores)
 }
 
 fn start_routers(supervisor: &Supervisor, shared: &Arc<Shared>, lines: &Receiver<Input>, n: usize) -> Vec<Arc<Slot>> {

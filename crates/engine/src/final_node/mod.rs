@@ -16,7 +16,7 @@
 //!
 //! ```text
 //! 'm' partition u16                           meta: version u8 = 1, first record not in the checkpoint u64,
-//!                                             sealed_before u32, included set (`included`)
+//!                                             sealed_before u32, books 4 x u64, included set (`included`)
 //! 'l' partition u16, record u64               log record: a Flush frame (`wire`), or 'R' sender u64 floor u32
 //! 'w' partition u16, window u32, rule u16     snapshot of one block of windows (`window`)
 //! ```
@@ -39,7 +39,9 @@ const META_VERSION: u8 = 1;
 /// Why stored bytes cannot be taken up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
-    #[error("checkpoint of partition {partition} was written by format {version}; this is format 1: run the version that wrote it")]
+    #[error(
+        "checkpoint of partition {partition} was written by format {version}; this is format 1: run the version that wrote it"
+    )]
     NewerFormat { partition: u16, version: u8 },
     #[error("{what} of partition {partition} is damaged")]
     Damaged { partition: u16, what: &'static str },
@@ -222,6 +224,11 @@ impl Partition {
         self.sealed.extend(self.windows.seal_before(floor).blocks);
     }
 
+    /// The first record that is not in the checkpoint: recovery reads the log from here.
+    pub fn log_from(&self) -> u64 {
+        self.log_from
+    }
+
     /// Bytes of records since the last checkpoint.
     pub fn log_bytes(&self) -> u64 {
         self.log_bytes
@@ -262,6 +269,8 @@ impl Partition {
         let mut meta = vec![META_VERSION];
         meta.extend_from_slice(&self.next.to_le_bytes());
         meta.extend_from_slice(&self.windows.sealed_before().0.to_le_bytes());
+        let Books { received, merged, too_old, corrected, .. } = self.books;
+        [received, merged, too_old, corrected].iter().for_each(|n| meta.extend_from_slice(&n.to_le_bytes()));
         self.included.encode(&mut meta);
         checkpoint.puts.push((meta_key(self.number), meta));
         self.log_from = self.next;
@@ -282,6 +291,12 @@ impl Partition {
         }
         let next = take_u64(&mut rest).ok_or_else(|| damaged.clone())?;
         let floor = take_u32(&mut rest).ok_or_else(|| damaged.clone())?;
+        let mut books = [0u64; 4];
+        for n in &mut books {
+            *n = take_u64(&mut rest).ok_or_else(|| damaged.clone())?;
+        }
+        let [received, merged, too_old, corrected] = books;
+        self.books = Books { received, merged, too_old, corrected, ..Books::default() };
         self.included = IncludedSet::decode(&mut rest).ok_or(damaged)?;
         self.windows = Windows::new(UnixSeconds(floor));
         self.next = next;
@@ -298,11 +313,17 @@ impl Partition {
         self.windows.restore(id, bytes).map_err(|_| RestoreError::Damaged { partition, what: "a block of windows" })
     }
 
-    /// Takes up one record of the log, in their order; it is durable, so it is merged at once.
+    /// Takes up one record of the log, in their order; it is durable, so it is merged at once. `load`: as for
+    /// [`Partition::synced`].
     ///
     /// # Errors
     /// When the bytes are no record, or not the next one.
-    pub fn replay(&mut self, number: u64, bytes: &[u8]) -> Result<(), RestoreError> {
+    pub fn replay(
+        &mut self,
+        number: u64,
+        bytes: &[u8],
+        load: &mut dyn FnMut(BlockId) -> Option<Vec<u8>>,
+    ) -> Result<(), RestoreError> {
         let damaged = RestoreError::Damaged { partition: self.number, what: "a log record" };
         if number != self.next {
             return Err(damaged);
@@ -319,7 +340,7 @@ impl Partition {
                 group.included.iter().for_each(|member: &Included| self.included.insert(member));
                 let points = deltas::check(&group.deltas).map_err(|_| damaged.clone())?.points;
                 self.books.received += points;
-                self.merge(&group.deltas, &mut |_| None);
+                self.merge(&group.deltas, load);
             }
         }
         self.append(bytes.len());
