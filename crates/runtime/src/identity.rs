@@ -1,0 +1,163 @@
+//! Who a node is to its peers, over all its lives.
+//!
+//! A batch is `(sender, epoch, seq)`, and a final node merges each once. So an epoch must never be used twice, also when
+//! the data directory is restored from a backup: it is `max(persisted + 1, unix seconds)`, and on disk before the first
+//! batch exists. The nonce tells two running nodes with one (cloned) identity apart.
+//!
+//! File `identity`, text, replaced as a whole:
+//!
+//! ```text
+//! spillway identity 1
+//! sender 0123456789abcdef
+//! epoch 1764000000
+//! ```
+//!
+//! File `lock` is locked (flock) for as long as the [`DataDir`] lives.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use engine::time::UnixSeconds;
+use thiserror::Error;
+
+use crate::random_u64;
+
+/// Who this node is, in this life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Random, made at the first start in the data directory.
+    pub sender: u64,
+    /// Greater in each life.
+    pub epoch: u32,
+    /// Random in each life.
+    pub nonce: u64,
+}
+
+/// Why the node has no identity. Each says what to do.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    #[error("another process (pid {holder}) uses data directory {dir}; stop it, or give this node its own `data_dir`")]
+    InUse { dir: PathBuf, holder: String },
+    #[error(
+        "{path} is not an identity file ({reason}); if this node's batches are settled, delete the file and the node \
+         starts as a new sender; otherwise restore the file"
+    )]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{path} holds the last epoch there is; delete it and the node starts as a new sender")]
+    Exhausted { path: PathBuf },
+    #[error("{action} {path}; the node needs a data directory that it can write to")]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("get randomness from the kernel")]
+    Randomness(#[source] io::Error),
+}
+
+/// A data directory that no other process uses.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// When another process has it, or it cannot be written.
+    pub fn open(path: impl Into<PathBuf>) -> Result<DataDir, IdentityError> {
+        let path = path.into();
+        fs::create_dir_all(&path).map_err(failed("create", &path))?;
+        let lock_path = path.join("lock");
+        let mut lock = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&lock_path)
+            .map_err(failed("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&lock_path).unwrap_or_default();
+                let holder = if holder.is_empty() { "unknown".to_owned() } else { holder };
+                return Err(IdentityError::InUse { dir: path, holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &lock_path)(source)),
+        }
+        // The pid is only for the message above; the lock is the kernel's.
+        lock.set_len(0).map_err(failed("write", &lock_path))?;
+        write!(lock, "{}", std::process::id()).map_err(failed("write", &lock_path))?;
+        Ok(DataDir { path, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// This life's identity, safely on disk when it returns. Call once in a life.
+    ///
+    /// # Errors
+    /// When the file is damaged (nothing is changed then), or cannot be written.
+    pub fn identity(&self, now: UnixSeconds) -> Result<Identity, IdentityError> {
+        let path = self.path.join("identity");
+        let persisted = match fs::read_to_string(&path) {
+            Ok(text) => {
+                let read = parse(&text);
+                Some(read.map_err(|reason| IdentityError::Damaged { path: path.clone(), reason })?)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(IdentityError::Damaged { path, reason: "not text".to_owned() });
+            }
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        let (sender, epoch) = match persisted {
+            None => (random_u64().map_err(IdentityError::Randomness)?, now.0),
+            Some((sender, epoch)) => match epoch.checked_add(1) {
+                Some(next) => (sender, next.max(now.0)),
+                None => return Err(IdentityError::Exhausted { path }),
+            },
+        };
+        let nonce = random_u64().map_err(IdentityError::Randomness)?;
+        self.persist(&path, sender, epoch)?;
+        Ok(Identity { sender, epoch, nonce })
+    }
+
+    /// Replaces the file: after a crash at any instant it is the old or the new one, whole.
+    fn persist(&self, path: &Path, sender: u64, epoch: u32) -> Result<(), IdentityError> {
+        let temporary = self.path.join("identity.new");
+        let text = format!("spillway identity 1\nsender {sender:016x}\nepoch {epoch}\n");
+        let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
+        file.write_all(text.as_bytes()).map_err(failed("write", &temporary))?;
+        file.sync_all().map_err(failed("sync", &temporary))?;
+        fs::rename(&temporary, path).map_err(failed("replace", path))?;
+        let dir = File::open(&self.path).map_err(failed("open", &self.path))?;
+        dir.sync_all().map_err(failed("sync", &self.path))
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
+    let path = path.to_owned();
+    move |source| IdentityError::Io { action, path, source }
+}
+
+fn parse(text: &str) -> Result<(u64, u32), String> {
+    let mut lines = text.lines();
+    if lines.next() != Some("spillway identity 1") {
+        return Err("it does not begin with `spillway identity 1`".to_owned());
+    }
+    let sender = lines.next().and_then(|line| line.strip_prefix("sender "));
+    let sender = sender.and_then(|hex| u64::from_str_radix(hex, 16).ok()).ok_or("no sender")?;
+    let epoch = lines.next().and_then(|line| line.strip_prefix("epoch "));
+    let epoch = epoch.and_then(|number| number.parse().ok()).ok_or("no epoch")?;
+    Ok((sender, epoch))
+}
+
+#[cfg(test)]
+mod tests;
