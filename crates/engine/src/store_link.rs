@@ -1,1 +1,514 @@
-//! store_link (to come)
+//! The sender to one address of a plain Graphite store, which acknowledges nothing.
+//!
+//! A store keeps the last write per (series, timestamp). So sending twice does no harm **if the last write is the newest
+//! value**; all rules here serve that. Blocks are whole canonical lines; they are sent in the order of offering, and the
+//! machine only ever goes *back* to a point in that order and sends everything from there again.
+//!
+//! **Receipts.** Every `rotate` or `rotate_bytes` the connection is half-closed. A FIN then says that the store has read
+//! everything (`delivered`); until then points are `delivered_unconfirmed`. The next connection opens only after the old
+//! one's FIN, its loss, or `receipt_timeout` (offers wait meanwhile). The patience doubles with each missing receipt up
+//! to `linger`: a store that is merely slow must not be buried under repetitions. A store that twice in a row, and never
+//! before otherwise, gives no FIN is [`Receipts::Unsupported`]: it is not rotated and nothing is re-sent for want of a
+//! FIN, its points stay `delivered_unconfirmed` for ever and their bytes go after `linger`. When such a store ends a
+//! connection itself (a restart, perhaps of another program), one more rotation may answer the question anew.
+//!
+//! **Loss.** After a reset, an early EOF or a missing receipt everything unconfirmed is owed again (`in_flight`) and goes
+//! out first on the next connection, and everything since the oldest of it once more `linger` after the loss.
+//!
+//! **Hazards of order**, and what meets each:
+//! 1. *Two connections at once*: the store may read the newer one first. Only one is open, see above.
+//! 2. *Bytes of a lost connection that the store reads later than their re-sent copies* would put an old value back. They
+//!    have gone by `linger` after the loss; the re-assert then writes all newer values again. Therefore receipted blocks
+//!    are also kept while a re-assert is due. Not covered: a store that sits on such bytes for longer than `linger`.
+//! 3. *A re-assert or a re-send cut short* leaves an old value where a newer one was. It goes on, from its beginning, on
+//!    the next connection; its copies cannot be given up once its first block is out.
+//! 4. *Copies given up under memory pressure*: only a prefix goes, so what is still sent again ends with the newest. The
+//!    series in the prefix lose hazard 2's cure: `reasserts_skipped` counts their points.
+//! 5. *A dropped block* (`dropped_retain_full`) of which an older value is sent again leaves that older value: a loss, and
+//!    counted as one.
+//! 6. *A block written in part* counts as not written for the books, and as written for hazard 2.
+//! 7. *The store closes by itself at the moment of our half-close*: its FIN is no receipt. The shell must tell the two
+//!    apart (see `output`), the machine takes `PeerClosed` in any state as a loss.
+//!
+//! **Memory.** At most `retain_bytes` and one block are held. Over it copies go first, then a rotation is forced, then, if
+//! the store took anything new within `ack_timeout`, [`StoreLink::accepts`] says no; otherwise the oldest unsent block is
+//! dropped and counted.
+//!
+//! The machine survives its shell: after a crash of the shell the connection is gone, so the shell begins with `Reset`.
+
+mod books;
+mod log;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use self::books::{Books, Counters};
+use self::log::Log;
+use crate::time::Mono;
+
+/// Whole canonical lines, each with its LF, in the order in which the store shall see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The lines. An empty block is taken and forgotten.
+    pub bytes: Bytes,
+    /// How many lines.
+    pub points: u32,
+}
+
+/// The limits of one link. Every duration is elapsed time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// A receipt is asked for when the oldest unconfirmed block of the connection is this old ...
+    pub rotate: Duration,
+    /// ... or when this many bytes are unconfirmed (at most half of `retain_bytes` is used).
+    pub rotate_bytes: u64,
+    /// How long the first wait for a receipt lasts.
+    pub receipt_timeout: Duration,
+    /// How long bytes of a lost connection may still reach the store.
+    pub linger: Duration,
+    /// Bytes of all blocks held: unsent, unconfirmed and copies for re-asserts.
+    pub retain_bytes: u64,
+    /// A store that took nothing new for this long gets no back-pressure on its behalf.
+    pub ack_timeout: Duration,
+    /// Reconnects wait a random time up to `backoff_base` doubled with every attempt, up to `backoff_cap`.
+    pub backoff_base: Duration,
+    /// See `backoff_base`.
+    pub backoff_cap: Duration,
+    /// The attempts are counted from zero again after a connection that lived this long, or a receipt.
+    pub backoff_reset: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            rotate: Duration::from_secs(60),
+            rotate_bytes: 64 << 20,
+            receipt_timeout: Duration::from_secs(10),
+            linger: Duration::from_secs(60),
+            retain_bytes: 512 << 20,
+            ack_timeout: Duration::from_secs(3),
+            backoff_base: Duration::from_millis(50),
+            backoff_cap: Duration::from_secs(5),
+            backoff_reset: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What happened to the connection. Offers and pulls are methods, because they answer at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The connection asked for by [`Command::Connect`] stands.
+    Connected,
+    /// It does not.
+    ConnectFailed,
+    /// The kernel took bytes; the first `blocks` blocks of the hand are in it wholly. Zero: only a part of one.
+    Written {
+        /// How many blocks.
+        blocks: usize,
+    },
+    /// EOF that is no answer to our half-close.
+    PeerClosed,
+    /// The connection broke, or the shell that owned it did.
+    Reset,
+    /// EOF in answer to our half-close: the store has read everything.
+    Fin,
+    /// Time has passed, see [`StoreLink::next_deadline`].
+    Tick,
+    /// Shutdown: takes no more, half-closes when all is written.
+    Drain,
+}
+
+/// What the shell owes the world. Done in order, before the next event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Open a connection; answer with `Connected` or `ConnectFailed`.
+    Connect,
+    /// `shutdown(WR)`; answer with `Fin`, `PeerClosed` or `Reset`.
+    HalfClose,
+    /// Forget the connection, with whatever it still holds.
+    Close,
+}
+
+/// Whether the store answers a half-close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipts {
+    /// No rotation has told yet.
+    Unknown,
+    /// At least one FIN came.
+    Supported,
+    /// Two rotations in a row gave no FIN and none ever did.
+    Unsupported,
+}
+
+/// The state of the connection, for status pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waiting to connect.
+    Disconnected,
+    /// Connecting.
+    Connecting,
+    /// Writing.
+    Open,
+    /// Half-closed, waiting for the receipt.
+    AwaitingReceipt,
+    /// Shut down, with nothing left to write.
+    Drained,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Disconnected { until: Mono },
+    Connecting,
+    Open { since: Mono, first_write: Option<Mono> },
+    HalfClosed { until: Mono },
+    Drained,
+}
+
+/// The machine. See the module for its rules.
+#[derive(Debug)]
+pub struct StoreLink {
+    settings: Settings,
+    state: State,
+    log: Log,
+    commands: VecDeque<Command>,
+    receipts: Receipts,
+    /// Rotations without FIN since the last one with.
+    missed: u32,
+    rotate_now: bool,
+    draining: bool,
+    progress_at: Option<Mono>,
+    attempts: u32,
+    random: u64,
+    counters: Counters,
+}
+
+impl StoreLink {
+    /// A link that wants to connect at once. `seed`: for the jitter of reconnects, different for every link.
+    pub fn new(settings: Settings, seed: u64) -> StoreLink {
+        StoreLink {
+            settings,
+            state: State::Disconnected { until: Mono::ZERO },
+            log: Log::default(),
+            commands: VecDeque::new(),
+            receipts: Receipts::Unknown,
+            missed: 0,
+            rotate_now: false,
+            draining: false,
+            progress_at: None,
+            attempts: 0,
+            random: seed,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one block, or gives it back when [`StoreLink::accepts`] says no. May drop older blocks, see the module.
+    ///
+    /// # Errors
+    /// The block itself; nothing of it is in the books.
+    pub fn offer(&mut self, now: Mono, block: Block) -> Result<(), Block> {
+        if !self.accepts(now) {
+            self.ask_for_room(now);
+            return Err(block);
+        }
+        if block.bytes.is_empty() {
+            debug_assert!(block.points == 0, "BUG: points without bytes");
+            return Ok(());
+        }
+        self.log.push(block);
+        self.make_room(now);
+        self.step(now);
+        Ok(())
+    }
+
+    /// Whether [`StoreLink::offer`] would take a block. No: back-pressure while the store works off what is held.
+    pub fn accepts(&self, now: Mono) -> bool {
+        let releasable = match self.receipts {
+            Receipts::Unknown | Receipts::Supported => self.log.copy_bytes(),
+            Receipts::Unsupported => self.log.copy_bytes() + self.log.unreceipted_bytes(),
+        };
+        let held_bytes = self.log.bytes() - releasable;
+        !self.draining && (held_bytes < self.settings.retain_bytes || !self.is_progressing(now))
+    }
+
+    /// Hands the shell the next blocks for one large write: nothing while it still holds some, or must not write.
+    ///
+    /// At least one block if there is one, otherwise at most `bytes_max` bytes and `blocks_max` blocks, appended to `out`.
+    pub fn next_to_write(&mut self, now: Mono, bytes_max: usize, blocks_max: usize, out: &mut Vec<Bytes>) {
+        self.step(now);
+        if matches!(self.state, State::Open { .. }) && self.commands.is_empty() && self.log.hand_is_empty() {
+            self.log.hand(bytes_max, blocks_max, out);
+        }
+    }
+
+    /// Applies one event. The shell then drains [`StoreLink::next_command`]. An event that does not fit the state (a late
+    /// word of a connection already given up) changes nothing.
+    pub fn handle(&mut self, now: Mono, event: Event) {
+        match event {
+            Event::Connected => self.connected(now),
+            Event::ConnectFailed => self.connect_failed(now),
+            Event::Written { blocks } => self.wrote(now, blocks),
+            Event::PeerClosed => self.peer_closed(now),
+            Event::Reset => self.reset(now),
+            Event::Fin => self.fin(now),
+            Event::Tick => {}
+            Event::Drain => {
+                self.draining = true;
+                self.log.forget_reasserts();
+            }
+        }
+        self.step(now);
+    }
+
+    /// The next effect the shell owes the world, oldest first.
+    pub fn next_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When `Tick` must be handled even if nothing else happens.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        match self.state {
+            State::Disconnected { until } | State::HalfClosed { until } => Some(until),
+            State::Connecting | State::Drained => None,
+            State::Open { first_write, .. } => {
+                let release = match self.receipts {
+                    Receipts::Unknown | Receipts::Supported => first_write.map(|at| at + self.settings.rotate),
+                    Receipts::Unsupported => self.log.written_release_at(self.settings.linger),
+                };
+                // With blocks in the shell's hand the next `Written` comes first.
+                [self.log.reassert_due(), release].into_iter().flatten().min().filter(|_| self.log.hand_is_empty())
+            }
+        }
+    }
+
+    /// The books at this moment.
+    pub fn books(&self) -> Books {
+        self.log.books()
+    }
+
+    /// What happened to connections so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether the store answers half-closes.
+    pub fn receipts(&self) -> Receipts {
+        self.receipts
+    }
+
+    /// Bytes of all blocks held.
+    pub fn held_bytes(&self) -> u64 {
+        self.log.bytes()
+    }
+
+    /// Where the connection stands.
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::Disconnected { .. } => Phase::Disconnected,
+            State::Connecting => Phase::Connecting,
+            State::Open { .. } => Phase::Open,
+            State::HalfClosed { .. } => Phase::AwaitingReceipt,
+            State::Drained => Phase::Drained,
+        }
+    }
+
+    fn connected(&mut self, now: Mono) {
+        if matches!(self.state, State::Connecting) {
+            self.state = State::Open { since: now, first_write: None };
+            self.counters.connects += 1;
+            self.rotate_now = false;
+        }
+    }
+
+    fn connect_failed(&mut self, now: Mono) {
+        if matches!(self.state, State::Connecting) {
+            self.counters.connect_failures += 1;
+            self.back_off(now);
+        }
+    }
+
+    fn wrote(&mut self, now: Mono, blocks: usize) {
+        if let State::Open { since, first_write } = &mut self.state {
+            let is_new = self.log.wrote(blocks as u64, now);
+            first_write.get_or_insert(now);
+            // A store that accepts, takes a send buffer full of repetitions and dies, again and again, makes no progress.
+            if is_new || now.since(*since) >= self.settings.ack_timeout {
+                self.progress_at = Some(now);
+            }
+        }
+    }
+
+    fn fin(&mut self, now: Mono) {
+        if matches!(self.state, State::HalfClosed { .. }) {
+            self.log.receipt();
+            self.counters.receipts += 1;
+            self.receipts = Receipts::Supported;
+            self.missed = 0;
+            self.attempts = 0;
+            self.progress_at = Some(now);
+            self.commands.push_back(Command::Close);
+            self.state = State::Disconnected { until: now };
+        } else {
+            self.peer_closed(now);
+        }
+    }
+
+    fn peer_closed(&mut self, now: Mono) {
+        if self.lost(now) {
+            self.counters.peer_closes += 1;
+        }
+    }
+
+    fn reset(&mut self, now: Mono) {
+        if self.lost(now) {
+            self.counters.resets += 1;
+        } else if matches!(self.state, State::Connecting) {
+            // The shell died over the attempt.
+            self.commands.clear();
+            self.back_off(now);
+        }
+    }
+
+    /// The connection is gone. False if there was none.
+    fn lost(&mut self, now: Mono) -> bool {
+        match self.state {
+            State::Disconnected { .. } | State::Connecting | State::Drained => return false,
+            State::Open { since, .. } => {
+                if now.since(since) >= self.settings.backoff_reset {
+                    self.attempts = 0;
+                }
+            }
+            State::HalfClosed { .. } => {}
+        }
+        if self.receipts == Receipts::Unsupported {
+            self.receipts = Receipts::Unknown;
+            self.missed = 1;
+        }
+        self.log.lose(self.reassert_due(now));
+        // What was still to be done to that connection is void.
+        self.commands.clear();
+        self.commands.push_back(Command::Close);
+        self.back_off(now);
+        true
+    }
+
+    fn no_receipt(&mut self, now: Mono) {
+        self.counters.receipts_missed += 1;
+        self.missed = self.missed.saturating_add(1);
+        if self.receipts == Receipts::Unknown && self.missed >= 2 {
+            self.receipts = Receipts::Unsupported;
+        } else {
+            self.log.lose(self.reassert_due(now));
+        }
+        self.commands.push_back(Command::Close);
+        self.back_off(now);
+    }
+
+    fn reassert_due(&self, now: Mono) -> Option<Mono> {
+        (!self.draining).then(|| now + self.settings.linger)
+    }
+
+    /// Full jitter (FAULTS A9): any time between now and the doubled base.
+    fn back_off(&mut self, now: Mono) {
+        let doubled = self.settings.backoff_base.saturating_mul(1 << self.attempts.min(20));
+        let ceiling = doubled.min(self.settings.backoff_cap).as_nanos();
+        let draw = (u128::from(self.next_random()) * ceiling) >> 64;
+        self.attempts = self.attempts.saturating_add(1);
+        self.state = State::Disconnected { until: now + Duration::from_nanos(u64::try_from(draw).unwrap_or(u64::MAX)) };
+    }
+
+    /// splitmix64.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Does what is due, as far as the state allows it.
+    fn step(&mut self, now: Mono) {
+        match self.state {
+            State::Disconnected { until } => {
+                if self.draining && self.is_settled() {
+                    self.state = State::Drained;
+                } else if until <= now {
+                    self.commands.push_back(Command::Connect);
+                    self.state = State::Connecting;
+                }
+            }
+            State::Connecting | State::Drained => {}
+            State::Open { first_write, .. } => {
+                // With blocks in the shell's hand nothing may move; `next_to_write` gives none until this was done.
+                if self.log.hand_is_empty() {
+                    self.step_open(now, first_write);
+                }
+            }
+            State::HalfClosed { until } => {
+                if until <= now {
+                    self.no_receipt(now);
+                    self.step(now);
+                }
+            }
+        }
+    }
+
+    fn step_open(&mut self, now: Mono, first_write: Option<Mono>) {
+        self.log.begin_reasserts(now);
+        let rotate = match self.receipts {
+            Receipts::Unknown | Receipts::Supported => {
+                let rotate_bytes = self.settings.rotate_bytes.min(self.settings.retain_bytes / 2);
+                let is_old = first_write.is_some_and(|at| at + self.settings.rotate <= now);
+                let is_due = self.rotate_now || is_old || self.log.unreceipted_bytes() >= rotate_bytes;
+                self.log.has_unreceipted() && is_due
+            }
+            Receipts::Unsupported => {
+                self.log.release_written(now, self.settings.linger);
+                false
+            }
+        };
+        if rotate || (self.draining && self.log.all_written()) {
+            let patience = self.settings.receipt_timeout.saturating_mul(1 << self.missed.min(16));
+            let patience = patience.min(self.settings.linger.max(self.settings.receipt_timeout));
+            self.rotate_now = false;
+            self.commands.push_back(Command::HalfClose);
+            self.state = State::HalfClosed { until: now + patience };
+        }
+    }
+
+    /// Nothing is left that this link could still do for what it holds.
+    fn is_settled(&self) -> bool {
+        match self.receipts {
+            Receipts::Unknown | Receipts::Supported => self.log.all_written() && !self.log.has_unreceipted(),
+            Receipts::Unsupported => self.log.all_written(),
+        }
+    }
+
+    fn make_room(&mut self, now: Mono) {
+        let limit = self.settings.retain_bytes;
+        self.log.give_up_copies(limit);
+        match self.receipts {
+            Receipts::Unknown | Receipts::Supported => {}
+            Receipts::Unsupported => self.log.give_up_written(limit),
+        }
+        if self.log.bytes() <= limit {
+            return;
+        }
+        self.ask_for_room(now);
+        while !self.is_progressing(now) && self.log.bytes() > limit && self.log.drop_oldest_owed() {}
+    }
+
+    fn ask_for_room(&mut self, now: Mono) {
+        self.rotate_now = self.log.has_unreceipted();
+        self.step(now);
+    }
+
+    fn is_progressing(&self, now: Mono) -> bool {
+        self.progress_at.is_some_and(|at| now.since(at) < self.settings.ack_timeout)
+    }
+}

@@ -1,1 +1,0 @@
-//! final_node (to come)

@@ -1,0 +1,230 @@
+//! Which batches one partition has merged. This never forgets by time (INV-3): it compacts to intervals, and whole
+//! epochs retire to one number per sender.
+
+use std::collections::BTreeMap;
+
+use crate::batch::BatchId;
+use crate::ivset::IntervalSet;
+use crate::wire::Included;
+
+/// Why a group may not be merged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Objection {
+    /// These are in already; never empty.
+    Already(Vec<BatchId>),
+    /// A sender's epoch is known under another nonce.
+    DuplicateSender,
+    /// It would open more holes than are remembered.
+    TooManyHoles,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stream {
+    nonce: u64,
+    seqs: IntervalSet,
+}
+
+/// The included set of one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IncludedSet {
+    streams: BTreeMap<(u64, u32), Stream>,
+    retired: BTreeMap<u64, u32>,
+}
+
+impl IncludedSet {
+    /// Nothing is included.
+    pub fn new() -> IncludedSet {
+        IncludedSet::default()
+    }
+
+    /// Whether a batch is merged, or belongs to a retired epoch (which counts as merged: a ghost's late copy must not
+    /// come in again).
+    pub fn contains(&self, id: BatchId) -> bool {
+        self.retired.get(&id.sender).is_some_and(|floor| id.epoch <= *floor)
+            || self.streams.get(&(id.sender, id.epoch)).is_some_and(|stream| stream.seqs.contains(id.seq))
+    }
+
+    /// What speaks against merging these together. Two entries of one batch in a group count as "already", too.
+    ///
+    /// # Errors
+    /// The first objection found; `Already` lists all that are in.
+    pub fn check(&self, group: &[Included]) -> Result<(), Objection> {
+        let mut already = Vec::new();
+        for (index, member) in group.iter().enumerate() {
+            let stream = self.streams.get(&(member.id.sender, member.id.epoch));
+            if stream.is_some_and(|stream| stream.nonce != member.nonce) {
+                return Err(Objection::DuplicateSender);
+            }
+            let twice = group.iter().take(index).any(|before| before.id == member.id);
+            if twice || self.contains(member.id) {
+                already.push(member.id);
+            } else if stream.is_some_and(|stream| stream.seqs.would_exceed(member.from, member.id.seq)) {
+                return Err(Objection::TooManyHoles);
+            }
+        }
+        if already.is_empty() { Ok(()) } else { Err(Objection::Already(already)) }
+    }
+
+    /// Marks a batch as merged.
+    pub fn insert(&mut self, member: &Included) {
+        let stream = self
+            .streams
+            .entry((member.id.sender, member.id.epoch))
+            .or_insert_with(|| Stream { nonce: member.nonce, seqs: IntervalSet::new() });
+        stream.seqs.insert(member.from, member.id.seq);
+    }
+
+    /// Takes every batch of `sender` with an epoch up to `floor` as merged. True if that is news.
+    pub fn retire(&mut self, sender: u64, floor: u32) -> bool {
+        if self.retired.get(&sender).copied().unwrap_or(0) >= floor {
+            return false;
+        }
+        self.retired.insert(sender, floor);
+        self.streams.retain(|&(of, epoch), _| of != sender || epoch > floor);
+        true
+    }
+
+    /// How many intervals are remembered in all.
+    pub fn intervals(&self) -> usize {
+        self.streams.values().map(|stream| stream.seqs.runs().len()).sum()
+    }
+
+    /// Appends everything, for a snapshot:
+    /// `n u32, n x (sender u64, floor u32), m u32, m x (sender u64, epoch u32, nonce u64, k u32, k x (lo u32, hi u32))`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_len(self.retired.len(), out);
+        for (sender, floor) in &self.retired {
+            out.extend_from_slice(&sender.to_le_bytes());
+            out.extend_from_slice(&floor.to_le_bytes());
+        }
+        put_len(self.streams.len(), out);
+        for ((sender, epoch), stream) in &self.streams {
+            out.extend_from_slice(&sender.to_le_bytes());
+            out.extend_from_slice(&epoch.to_le_bytes());
+            out.extend_from_slice(&stream.nonce.to_le_bytes());
+            put_len(stream.seqs.runs().len(), out);
+            for (lo, hi) in stream.seqs.runs() {
+                out.extend_from_slice(&lo.to_le_bytes());
+                out.extend_from_slice(&hi.to_le_bytes());
+            }
+        }
+    }
+
+    /// Reads what [`IncludedSet::encode`] wrote; `None` if the bytes are something else. Takes them off the front.
+    pub fn decode(bytes: &mut &[u8]) -> Option<IncludedSet> {
+        let mut set = IncludedSet::new();
+        for _ in 0..take_u32(bytes)? {
+            let sender = take_u64(bytes)?;
+            set.retired.insert(sender, take_u32(bytes)?);
+        }
+        for _ in 0..take_u32(bytes)? {
+            let key = (take_u64(bytes)?, take_u32(bytes)?);
+            let mut stream = Stream { nonce: take_u64(bytes)?, seqs: IntervalSet::new() };
+            for _ in 0..take_u32(bytes)? {
+                let lo = take_u32(bytes)?;
+                stream.seqs.insert(lo, take_u32(bytes)?);
+            }
+            set.streams.insert(key, stream);
+        }
+        Some(set)
+    }
+}
+
+fn put_len(len: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+pub(super) fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
+    let (front, rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    Some(u32::from_le_bytes(*front))
+}
+
+pub(super) fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
+    let (front, rest) = bytes.split_first_chunk::<8>()?;
+    *bytes = rest;
+    Some(u64::from_le_bytes(*front))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(epoch: u32, from: u32, seq: u32) -> Included {
+        Included { id: BatchId { sender: 1, epoch, seq }, nonce: 7, from, points: 1 }
+    }
+
+    fn id(epoch: u32, seq: u32) -> BatchId {
+        BatchId { sender: 1, epoch, seq }
+    }
+
+    #[test]
+    fn what_is_in_is_never_taken_again() {
+        let mut set = IncludedSet::new();
+        assert_eq!(set.check(&[member(1, 0, 3)]), Ok(()));
+        set.insert(&member(1, 0, 3));
+        assert_eq!(set.check(&[member(1, 4, 9), member(1, 0, 3)]), Err(Objection::Already(vec![id(1, 3)])));
+        assert_eq!(set.check(&[member(1, 4, 9)]), Ok(()));
+    }
+
+    #[test]
+    fn one_batch_twice_in_a_group_is_an_objection() {
+        let set = IncludedSet::new();
+        let group = [member(1, 0, 3), member(1, 0, 3)];
+        assert_eq!(set.check(&group), Err(Objection::Already(vec![id(1, 3)])));
+    }
+
+    #[test]
+    fn claims_keep_a_sparse_stream_one_interval() {
+        let mut set = IncludedSet::new();
+        for (from, seq) in [(0, 3), (4, 19), (20, 20), (21, 300)] {
+            set.insert(&member(1, from, seq));
+        }
+        assert_eq!(set.intervals(), 1);
+    }
+
+    #[test]
+    fn a_batch_that_comes_late_finds_its_hole_open() {
+        let mut set = IncludedSet::new();
+        set.insert(&member(1, 0, 3));
+        set.insert(&member(1, 10, 19)); // 4..=9 is claimed by a batch that is still on its way
+        assert!(!set.contains(id(1, 9)));
+        assert_eq!(set.check(&[member(1, 4, 9)]), Ok(()));
+        set.insert(&member(1, 4, 9));
+        assert_eq!(set.intervals(), 1);
+    }
+
+    #[test]
+    fn a_retired_epoch_counts_as_merged_and_costs_nothing() {
+        let mut set = IncludedSet::new();
+        set.insert(&member(1, 0, 0));
+        set.insert(&member(2, 0, 0));
+        assert!(set.retire(1, 1));
+        assert!(!set.retire(1, 1));
+        assert!(set.contains(id(1, 999)));
+        assert!(!set.contains(id(2, 1)));
+        assert_eq!(set.intervals(), 1);
+    }
+
+    #[test]
+    fn a_cloned_disk_is_noticed_by_its_nonce() {
+        let mut set = IncludedSet::new();
+        set.insert(&member(1, 0, 0));
+        let clone = Included { nonce: 8, ..member(1, 1, 1) };
+        assert_eq!(set.check(&[clone]), Err(Objection::DuplicateSender));
+    }
+
+    #[test]
+    fn a_snapshot_reads_back_the_same_and_a_cut_one_not_at_all() {
+        let mut set = IncludedSet::new();
+        set.insert(&member(2, 0, 5));
+        set.insert(&member(2, 9, 9));
+        set.retire(4, 3);
+        let mut bytes = Vec::new();
+        set.encode(&mut bytes);
+        assert_eq!(IncludedSet::decode(&mut bytes.as_slice()), Some(set));
+        for cut in 0..bytes.len() {
+            assert_eq!(IncludedSet::decode(&mut &bytes[..cut]), None, "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::batch::{Builder, Claim};
+use crate::time::UnixSeconds;
+use crate::wire::Included;
+
+const RELAY: Connection = 1;
+
+fn node() -> PartialNode {
+    let mut node = PartialNode::new(Settings {
+        versions: Versions::default(),
+        partitions: 4,
+        owners: vec![0, 1, 0, 1],
+        shards: 2,
+        hold_bytes: 1 << 20,
+        flush_timeout: Duration::from_millis(1500),
+        first_flush: 100,
+    });
+    node.connected(RELAY);
+    node.shard_started(0, 1, None);
+    node.shard_started(1, 1, None);
+    node
+}
+
+fn batch(seq: u32, partitions: &[u16]) -> Batch {
+    let set = partitions.iter().fold(PartitionSet::default(), |set, partition| set.with(*partition));
+    let mut builder = Builder::new(set, 32);
+    builder.append(b"a 1 100\n", 1, UnixSeconds(100), UnixSeconds(100));
+    let claims: Vec<Claim> = set.iter().map(|partition| Claim { partition, from: 0 }).collect();
+    builder.seal(Incarnation { sender: 5, epoch: 1, nonce: 9 }, seq, Versions::default(), &claims)
+}
+
+fn id(seq: u32) -> BatchId {
+    BatchId { sender: 5, epoch: 1, seq }
+}
+
+fn member(seq: u32) -> Included {
+    Included { id: id(seq), nonce: 9, from: 0, points: 1 }
+}
+
+/// What a shard would hand over for one unit of work.
+fn fold(work: &Work, partition: u16) -> Built {
+    let included = vec![member(work.batch.id().seq)];
+    let group = Group { included, deltas: Bytes::from_static(b"d") };
+    Built { partition, lane: work.lane, groups: vec![group] }
+}
+
+fn reply(flush: &Flush, groups: Vec<GroupReply>) -> FlushReply {
+    FlushReply { number: flush.number, partition: flush.partition, lane: flush.lane, groups }
+}
+
+fn next(node: &mut PartialNode, millis: u64, owner: usize) -> Option<Flush> {
+    node.next_flush(Mono::from_millis(millis), owner).cloned()
+}
+
+fn durable(node: &mut PartialNode) -> Vec<(u32, u32)> {
+    let (durable, nacks) = node.answers(RELAY, Duration::ZERO);
+    assert_eq!(nacks, []);
+    durable.map_or(Vec::new(), |d| d.ranges.iter().map(|r| (r.first, r.last)).collect())
+}
+
+#[track_caller]
+fn balanced(node: &PartialNode) {
+    let books = node.books();
+    assert_eq!(books.received, books.delivered + books.in_flight + books.dropped.values().sum::<u64>());
+}
+
+#[test]
+fn a_batch_is_durable_when_every_partition_it_feeds_says_so() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0, 1]), false);
+    let work = node.take_work();
+    assert_eq!(
+        work.iter().map(|w| (w.shard, w.partitions.iter().collect())).collect::<Vec<(usize, Vec<u16>)>>(),
+        [(0, vec![0]), (1, vec![1])]
+    );
+    assert!(node.built(0, 1, fold(&work[0], 0)));
+    assert!(node.built(1, 1, fold(&work[1], 1)));
+    let (first, second) = (next(&mut node, 0, 0).expect("owner 0"), next(&mut node, 0, 1).expect("owner 1"));
+    node.flush_reply(&reply(&first, vec![GroupReply::Merged]));
+    assert_eq!(durable(&mut node), []);
+    node.flush_reply(&reply(&second, vec![GroupReply::Merged]));
+    assert_eq!(durable(&mut node), [(0, 0)]);
+    assert_eq!(node.held(), (0, 0));
+    balanced(&node);
+}
+
+#[test]
+fn a_refused_flush_settles_what_is_included_and_rebuilds_the_rest_as_suspects() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0]), false);
+    node.batch(RELAY, batch(1, &[0]), false);
+    let work = node.take_work();
+    let mut built = fold(&work[0], 0);
+    built.groups[0].included.push(member(1));
+    assert!(node.built(0, 1, built));
+    let flush = next(&mut node, 0, 0).expect("flush");
+    node.flush_reply(&reply(&flush, vec![GroupReply::Refused { included: vec![id(0)] }]));
+    assert_eq!(durable(&mut node), [(0, 0)]);
+    let again = node.take_work();
+    assert_eq!((again.len(), again[0].batch.id(), again[0].lane), (1, id(1), Lane::Suspect));
+    assert!(node.built(0, 1, fold(&again[0], 0)));
+    let flush = next(&mut node, 0, 0).expect("flush");
+    assert_eq!(flush.lane, Lane::Suspect);
+    node.flush_reply(&reply(&flush, vec![GroupReply::Merged]));
+    assert_eq!(durable(&mut node), [(1, 1)]);
+    balanced(&node);
+}
+
+#[test]
+fn an_unanswered_flush_goes_again_verbatim_and_only_one_is_out() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0]), false);
+    node.batch(RELAY, batch(1, &[0]), false);
+    let work = node.take_work();
+    assert!(node.built(0, 1, fold(&work[0], 0)));
+    assert!(!node.built(0, 1, fold(&work[1], 0)), "one is out already");
+    let first = next(&mut node, 0, 0).expect("flush");
+    assert_eq!(next(&mut node, 1_400, 0), None);
+    assert_eq!(next(&mut node, 1_600, 0), Some(first.clone()));
+    node.owner_connected(0);
+    assert_eq!(next(&mut node, 1_601, 0), Some(first));
+}
+
+#[test]
+fn a_shard_that_died_gets_back_what_it_had_not_handed_over() {
+    let mut node = node();
+    for seq in 0..3 {
+        node.batch(RELAY, batch(seq, &[0]), false);
+    }
+    let work = node.take_work();
+    assert!(node.built(0, 1, fold(&work[0], 0)));
+    node.shard_started(0, 2, Some(id(1)));
+    let again: Vec<u32> = node.take_work().iter().map(|work| work.batch.id().seq).collect();
+    assert_eq!(again, [1, 2], "batch 0 is in a flush that is kept here");
+    assert!(!node.built(0, 1, fold(&work[1], 0)), "a ghost of the first generation");
+}
+
+#[test]
+fn a_batch_that_kills_its_shard_twice_is_poison() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0]), false);
+    node.shard_started(0, 2, Some(id(0)));
+    assert_eq!(node.take_work().len(), 1, "one death may have another reason");
+    node.shard_started(0, 3, Some(id(0)));
+    assert_eq!(node.take_work().len(), 0);
+    assert_eq!(node.answers(RELAY, Duration::ZERO).1, [(id(0), NackReason::Poison)]);
+    node.batch(RELAY, batch(0, &[0]), true);
+    assert_eq!(node.answers(RELAY, Duration::ZERO).1, [(id(0), NackReason::Poison)]);
+    balanced(&node);
+}
+
+#[test]
+fn partials_always_name_the_batches_in_them_even_one_given_up_meanwhile() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0, 2]), false);
+    let work = node.take_work();
+    assert!(node.built(0, 1, fold(&work[0], 0)));
+    let flush = next(&mut node, 0, 0).expect("flush");
+    node.flush_reply(&reply(&flush, vec![GroupReply::DuplicateSender]));
+    assert_eq!(node.held(), (0, 0), "given up because of partition 0");
+    assert!(node.built(0, 1, fold(&work[0], 2)));
+    let flush = next(&mut node, 0, 0).expect("flush of partition 2");
+    assert_eq!(flush.groups[0].included, [member(0)]);
+}
+
+#[test]
+fn every_sender_of_a_batch_is_told() {
+    let mut node = node();
+    node.connected(2);
+    node.batch(RELAY, batch(0, &[0]), false);
+    node.batch(2, batch(0, &[0]), true);
+    let work = node.take_work();
+    assert_eq!(work.len(), 1, "held once, folded once");
+    node.built(0, 1, fold(&work[0], 0));
+    let flush = next(&mut node, 0, 0).expect("flush");
+    node.flush_reply(&reply(&flush, vec![GroupReply::Merged]));
+    assert_eq!(durable(&mut node), [(0, 0)]);
+    assert!(node.answers(2, Duration::ZERO).0.is_some());
+}
+
+#[test]
+fn a_sender_that_left_does_not_hold_its_batches_back() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0]), false);
+    node.disconnected(RELAY);
+    let work = node.take_work();
+    node.built(0, 1, fold(&work[0], 0));
+    let flush = next(&mut node, 0, 0).expect("flush");
+    node.flush_reply(&reply(&flush, vec![GroupReply::Merged]));
+    assert_eq!(node.held(), (0, 0));
+    balanced(&node);
+}
+
+#[test]
+fn what_cannot_be_evaluated_here_is_refused_for_good() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[7]), false);
+    assert_eq!(node.answers(RELAY, Duration::ZERO).1, [(id(0), NackReason::UnknownVersion)]);
+    assert_eq!(node.books().received, 0);
+}
+
+#[test]
+fn a_late_answer_to_an_older_flush_changes_nothing() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0]), false);
+    let work = node.take_work();
+    node.built(0, 1, fold(&work[0], 0));
+    let mut flush = next(&mut node, 0, 0).expect("flush");
+    flush.number -= 1;
+    node.flush_reply(&reply(&flush, vec![GroupReply::Merged]));
+    assert_eq!(durable(&mut node), []);
+    assert!(!node.may_flush(0, Lane::First));
+}
+
+#[test]
+fn overload_is_said_not_suffered() {
+    let mut node = node();
+    node.settings.hold_bytes = 100;
+    node.batch(RELAY, batch(0, &[0]), false);
+    node.batch(RELAY, batch(1, &[0]), false);
+    node.batch(RELAY, batch(2, &[0]), false);
+    let (_, nacks) = node.answers(RELAY, Duration::ZERO);
+    assert!(matches!(nacks[..], [(_, NackReason::Overloaded { .. }), ..]), "{nacks:?}");
+    balanced(&node);
+}
+
+#[test]
+fn an_impostor_is_known_by_its_nonce() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0]), false);
+    assert!(node.is_impostor(Incarnation { sender: 5, epoch: 1, nonce: 10 }));
+    assert!(!node.is_impostor(Incarnation { sender: 5, epoch: 1, nonce: 9 }));
+    assert!(!node.is_impostor(Incarnation { sender: 5, epoch: 2, nonce: 10 }));
+}

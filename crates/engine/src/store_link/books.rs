@@ -1,0 +1,46 @@
+//! What a store link counts: points in the books, connections in the counters.
+
+/// The books in points, and what was done again. `owed` equals the sum of the four classes at all times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// All points ever taken.
+    pub owed: u64,
+    /// To be written: never written yet, or written to a connection that was lost.
+    pub in_flight: u64,
+    /// Written, without a receipt (yet, or for ever).
+    pub delivered_unconfirmed: u64,
+    /// Written and covered by a receipt.
+    pub delivered: u64,
+    /// Dropped because `retain_bytes` were held and the store took nothing new.
+    pub dropped_retain_full: u64,
+    /// Points owed again after a lost connection. Not a class: the same point may count more than once.
+    pub resent: u64,
+    /// Points written once more although not owed. Not a class.
+    pub reasserted: u64,
+    /// Points whose copies were given up before their time, so that they are not sent again. Not a class.
+    pub reasserts_skipped: u64,
+}
+
+impl Books {
+    /// INV-1 for this link.
+    pub fn balance(&self) -> bool {
+        self.owed == self.in_flight + self.delivered_unconfirmed + self.delivered + self.dropped_retain_full
+    }
+}
+
+/// What happened to connections. Each counts since the link began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections that came to stand.
+    pub connects: u64,
+    /// Attempts that failed.
+    pub connect_failures: u64,
+    /// Connections lost by a reset (a crash of the shell is one).
+    pub resets: u64,
+    /// Connections that the store closed by itself.
+    pub peer_closes: u64,
+    /// Half-closes answered by FIN.
+    pub receipts: u64,
+    /// Half-closes not answered in time.
+    pub receipts_missed: u64,
+}

@@ -1,0 +1,346 @@
+//! What one store address is owed, in order of offering, with four marks in it.
+//!
+//! ```text
+//!   front        unreceipted        written   handed                end
+//!     |   copies      |  sent, no receipt |  hand  |  to be sent      |
+//! ```
+//!
+//! * `front..unreceipted`: receipted blocks, kept only because a re-assert may want them (all `Delivered`).
+//! * `unreceipted..written`: what the connection took, without a receipt for its latest writing. A lost connection
+//!   puts `written` back to `unreceipted`: this is the whole rule of re-sending, and it keeps the order by itself.
+//! * `written..handed`: what the shell is writing at this moment.
+//! * `handed..end`: to be sent; in the course of a re-assert these are also blocks that were sent before.
+//!
+//! A re-assert puts `written` (and, if need be, `unreceipted`) back to where the lost connection's data began. From its
+//! first block on its copies may no longer be given up, because the store may then hold an old value of a series whose
+//! newer value stands further on; before its first block any *prefix* may be, never a middle part.
+//!
+//! Positions count blocks since the link began. Dropping a block in the middle moves the positions after it down by one.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Block, Books};
+use crate::time::Mono;
+
+/// More re-asserts than this wait as one, because each lost connection adds at most one.
+const REASSERTS_MAX: usize = 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// Never written, or written to a connection that was lost: `in_flight` in the books.
+    Owed,
+    /// Written, without a receipt.
+    Unconfirmed,
+    /// A receipt was taken; what is kept is a copy.
+    Delivered,
+}
+
+#[derive(Debug)]
+struct Entry {
+    block: Block,
+    class: Class,
+    written_at: Mono,
+}
+
+/// From `due` on everything since `from` is to be sent once more.
+#[derive(Clone, Copy, Debug)]
+struct Reassert {
+    from: u64,
+    due: Mono,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    entries: VecDeque<Entry>,
+    front: u64,
+    unreceipted: u64,
+    written: u64,
+    handed: u64,
+    /// This connection may carry bytes. The marks do not tell: a re-assert that has just begun has put them back.
+    is_touched: bool,
+    /// The end of what was ever written: writing beyond it is new, not a repetition.
+    written_max: u64,
+    bytes: u64,
+    /// Bytes of `front..unreceipted` and of `unreceipted..written`.
+    copy_bytes: u64,
+    unreceipted_bytes: u64,
+    reasserts: VecDeque<Reassert>,
+    books: Books,
+}
+
+impl Log {
+    pub(super) fn books(&self) -> Books {
+        self.books
+    }
+
+    /// Bytes of all blocks held, for whatever reason.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of the copies at the front, which may be given up.
+    pub(super) fn copy_bytes(&self) -> u64 {
+        self.copy_bytes
+    }
+
+    /// Bytes of what was written without a receipt.
+    pub(super) fn unreceipted_bytes(&self) -> u64 {
+        self.unreceipted_bytes
+    }
+
+    pub(super) fn has_unreceipted(&self) -> bool {
+        self.unreceipted < self.written
+    }
+
+    pub(super) fn hand_is_empty(&self) -> bool {
+        self.written == self.handed
+    }
+
+    /// Nothing waits to be written (a re-assert under way included).
+    pub(super) fn all_written(&self) -> bool {
+        self.written == self.end()
+    }
+
+    pub(super) fn push(&mut self, block: Block) {
+        self.books.owed += u64::from(block.points);
+        self.books.in_flight += u64::from(block.points);
+        self.bytes += byte_count(&block);
+        self.entries.push_back(Entry { block, class: Class::Owed, written_at: Mono::ZERO });
+    }
+
+    /// Hands out the next blocks, at least one if there is one, otherwise within both limits. Only with an empty hand.
+    pub(super) fn hand(&mut self, bytes_max: usize, blocks_max: usize, out: &mut Vec<Bytes>) {
+        debug_assert!(self.hand_is_empty(), "BUG: blocks handed out while the shell still holds some");
+        let from = self.index(self.written);
+        let mut bytes = 0;
+        for entry in self.entries.range(from..).take(blocks_max) {
+            bytes += entry.block.bytes.len();
+            if bytes > bytes_max && self.handed > self.written {
+                break;
+            }
+            out.push(entry.block.bytes.clone());
+            self.handed += 1;
+            self.is_touched = true;
+        }
+    }
+
+    /// The first `blocks` of the hand are wholly written. True if at least one of them had never been before.
+    pub(super) fn wrote(&mut self, blocks: u64, now: Mono) -> bool {
+        let to = (self.written + blocks).min(self.handed);
+        let (first, last) = (self.index(self.written), self.index(to));
+        for entry in self.entries.range_mut(first..last) {
+            let points = u64::from(entry.block.points);
+            entry.written_at = now;
+            self.unreceipted_bytes += byte_count(&entry.block);
+            match entry.class {
+                Class::Owed => {
+                    entry.class = Class::Unconfirmed;
+                    self.books.in_flight -= points;
+                    self.books.delivered_unconfirmed += points;
+                }
+                Class::Unconfirmed | Class::Delivered => self.books.reasserted += points,
+            }
+        }
+        self.written = to;
+        let is_new = to > self.written_max;
+        self.written_max = self.written_max.max(to);
+        is_new
+    }
+
+    /// The connection is gone and its data may be lost: all of it is owed again, in order. With `reassert_due` it is
+    /// also sent once more after that moment, because bytes of the lost connection may still reach the store till then.
+    pub(super) fn lose(&mut self, reassert_due: Option<Mono>) {
+        // The hand counts: a block may have reached the store in part.
+        let was_touched = std::mem::take(&mut self.is_touched);
+        if let Some(due) = reassert_due.filter(|_| was_touched) {
+            self.want_reassert(Reassert { from: self.unreceipted, due });
+        }
+        let from = self.index(self.unreceipted);
+        for entry in self.entries.range_mut(from..) {
+            if entry.class == Class::Unconfirmed {
+                let points = u64::from(entry.block.points);
+                entry.class = Class::Owed;
+                self.books.delivered_unconfirmed -= points;
+                self.books.in_flight += points;
+                self.books.resent += points;
+            }
+        }
+        self.written = self.unreceipted;
+        self.handed = self.unreceipted;
+        self.unreceipted_bytes = 0;
+    }
+
+    /// The store has read all that was written.
+    pub(super) fn receipt(&mut self) {
+        self.is_touched = false;
+        let (from, to) = (self.index(self.unreceipted), self.index(self.written));
+        for entry in self.entries.range_mut(from..to) {
+            if entry.class == Class::Unconfirmed {
+                let points = u64::from(entry.block.points);
+                entry.class = Class::Delivered;
+                self.books.delivered_unconfirmed -= points;
+                self.books.delivered += points;
+            }
+        }
+        self.unreceipted = self.written;
+        self.copy_bytes += std::mem::take(&mut self.unreceipted_bytes);
+        self.release();
+    }
+
+    /// When the first re-assert wants to begin.
+    pub(super) fn reassert_due(&self) -> Option<Mono> {
+        self.reasserts.front().map(|reassert| reassert.due)
+    }
+
+    /// Begins every re-assert that is due, as one. Only with an empty hand.
+    pub(super) fn begin_reasserts(&mut self, now: Mono) {
+        debug_assert!(self.hand_is_empty(), "BUG: a re-assert began while the shell still holds blocks");
+        while let Some(reassert) = self.reasserts.front().copied().filter(|first| first.due <= now) {
+            self.reasserts.pop_front();
+            let from = reassert.from.max(self.front);
+            // What stands at or after the write mark will be sent after this moment anyway.
+            if from < self.written {
+                self.written = from;
+                self.handed = from;
+                self.unreceipted = self.unreceipted.min(from);
+                self.copy_bytes = self.range_bytes(self.front, self.unreceipted);
+                self.unreceipted_bytes = self.range_bytes(self.unreceipted, self.written);
+            }
+        }
+        self.release();
+    }
+
+    /// No re-assert will be made any more; the points of copies that it would have sent are counted as skipped.
+    pub(super) fn forget_reasserts(&mut self) {
+        self.reasserts.clear();
+        while self.front < self.unreceipted {
+            self.pop_front_copy();
+        }
+    }
+
+    /// Gives up receipted copies, oldest first, until at most `bytes_max` are held.
+    pub(super) fn give_up_copies(&mut self, bytes_max: u64) {
+        while self.bytes > bytes_max && self.front < self.unreceipted {
+            self.pop_front_copy();
+        }
+    }
+
+    /// For a store without receipts, under pressure: gives up written blocks too. Their class does not change.
+    pub(super) fn give_up_written(&mut self, bytes_max: u64) {
+        while self.bytes > bytes_max && self.front < self.written {
+            self.pop_front_copy();
+        }
+    }
+
+    /// For a store without receipts: forgets what was written `linger` ago. Its class does not change.
+    pub(super) fn release_written(&mut self, now: Mono, linger: Duration) {
+        while self.written_release_at(linger).is_some_and(|at| at <= now) {
+            self.pop_front();
+        }
+    }
+
+    /// When `release_written` has something to do next.
+    pub(super) fn written_release_at(&self, linger: Duration) -> Option<Mono> {
+        let wanted = self.reasserts.iter().any(|reassert| reassert.from <= self.front);
+        let first = self.entries.front().filter(|_| self.front < self.written && !wanted)?;
+        Some(first.written_at + linger)
+    }
+
+    /// Drops the oldest block that is owed and not in the shell's hand. False if there is none.
+    pub(super) fn drop_oldest_owed(&mut self) -> bool {
+        let from = self.index(self.handed);
+        let Some(offset) = self.entries.range(from..).position(|entry| entry.class == Class::Owed) else {
+            return false;
+        };
+        let Some(entry) = self.entries.remove(from + offset) else { return false };
+        let position = self.handed + offset as u64;
+        for reassert in &mut self.reasserts {
+            reassert.from -= u64::from(reassert.from > position);
+        }
+        self.written_max -= u64::from(self.written_max > position);
+        self.bytes -= byte_count(&entry.block);
+        self.books.in_flight -= u64::from(entry.block.points);
+        self.books.dropped_retain_full += u64::from(entry.block.points);
+        true
+    }
+
+    fn want_reassert(&mut self, new: Reassert) {
+        // A later one that begins no later does the work of the earlier one.
+        self.reasserts.retain(|old| old.from < new.from);
+        if self.reasserts.len() < REASSERTS_MAX {
+            self.reasserts.push_back(new);
+        } else if let Some(last) = self.reasserts.back_mut() {
+            last.due = new.due;
+        }
+    }
+
+    /// Forgets copies that no re-assert wants.
+    fn release(&mut self) {
+        let wanted = self.reasserts.iter().map(|reassert| reassert.from).min().unwrap_or(self.unreceipted);
+        while self.front < self.unreceipted.min(wanted) {
+            self.pop_front();
+        }
+    }
+
+    fn pop_front_copy(&mut self) {
+        if let Some(points) = self.pop_front() {
+            self.books.reasserts_skipped += u64::from(points);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<u32> {
+        let entry = self.entries.pop_front()?;
+        let bytes = byte_count(&entry.block);
+        if self.front < self.unreceipted {
+            self.copy_bytes -= bytes;
+        } else {
+            self.unreceipted += 1;
+            self.unreceipted_bytes -= bytes;
+        }
+        self.front += 1;
+        self.bytes -= bytes;
+        Some(entry.block.points)
+    }
+
+    fn end(&self) -> u64 {
+        self.front + self.entries.len() as u64
+    }
+
+    fn index(&self, position: u64) -> usize {
+        usize::try_from(position - self.front).unwrap_or(usize::MAX).min(self.entries.len())
+    }
+
+    fn range_bytes(&self, from: u64, to: u64) -> u64 {
+        self.entries.range(self.index(from)..self.index(to)).map(|entry| byte_count(&entry.block)).sum()
+    }
+
+    /// Marks in order, books balanced and equal to what is held. For tests: it walks over everything.
+    #[cfg(test)]
+    #[track_caller]
+    pub(super) fn audit(&self) {
+        let marks = [self.front, self.unreceipted, self.written, self.handed, self.end()];
+        assert!(marks.is_sorted(), "marks out of order: {marks:?}");
+        assert!(self.books.balance(), "books do not balance: {:?}", self.books);
+        let held = |class| {
+            let of_class = self.entries.iter().filter(|entry| entry.class == class);
+            of_class.map(|entry| u64::from(entry.block.points)).sum::<u64>()
+        };
+        assert_eq!(self.books.in_flight, held(Class::Owed), "in flight is what is held and owed");
+        assert!(
+            self.books.delivered_unconfirmed >= held(Class::Unconfirmed),
+            "held without receipt but not in the books"
+        );
+        assert_eq!(self.bytes, self.range_bytes(self.front, self.end()));
+        assert_eq!(self.copy_bytes, self.range_bytes(self.front, self.unreceipted));
+        assert_eq!(self.unreceipted_bytes, self.range_bytes(self.unreceipted, self.written));
+        let copies = self.entries.range(..self.index(self.unreceipted));
+        assert!(copies.into_iter().all(|entry| entry.class != Class::Owed), "an owed block stands among the copies");
+    }
+}
+
+fn byte_count(block: &Block) -> u64 {
+    block.bytes.len() as u64
+}

@@ -1,0 +1,303 @@
+//! Random faults against a model of a store: it keeps the last write per series, loses what it had not read when it
+//! dies, and may go on reading the bytes of a lost connection for almost `linger`, between the bytes of the next one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{Block, Command, Event, Phase, Receipts, Settings, StoreLink};
+use crate::time::Mono;
+
+const LINGER: Duration = Duration::from_secs(6);
+
+#[derive(Clone, Debug)]
+enum Action {
+    /// A block of so many points over these series.
+    Offer {
+        series: u8,
+        points: u8,
+    },
+    Pass {
+        millis: u64,
+    },
+    Connect {
+        works: bool,
+    },
+    Write {
+        blocks: usize,
+    },
+    Read {
+        blocks: usize,
+    },
+    /// The connection breaks; unread bytes go, or linger. Of the block in the shell's hand some may have been written.
+    Break {
+        lingers: bool,
+        with_hand: bool,
+        by_eof: bool,
+    },
+    ReadLingering {
+        blocks: usize,
+    },
+}
+
+fn actions(faults: bool) -> impl Strategy<Value = Vec<Action>> {
+    let fault = u32::from(faults);
+    let action = prop_oneof![
+        12 => (0..5u8, 1..5u8).prop_map(|(series, points)| Action::Offer { series, points }),
+        8 => (1..2_000u64).prop_map(|millis| Action::Pass { millis }),
+        6 => prop::bool::weighted(if faults { 0.8 } else { 1.0 }).prop_map(|works| Action::Connect { works }),
+        14 => (1..6usize).prop_map(|blocks| Action::Write { blocks }),
+        12 => (1..8usize).prop_map(|blocks| Action::Read { blocks }),
+        3 * fault => any::<(bool, bool, bool)>()
+            .prop_map(|(lingers, with_hand, by_eof)| Action::Break { lingers, with_hand, by_eof }),
+        6 * fault => (1..4usize).prop_map(|blocks| Action::ReadLingering { blocks }),
+    ];
+    prop::collection::vec(action, 1..250)
+}
+
+/// The store: what it read, and what it may still read.
+#[derive(Default)]
+struct Store {
+    unread: VecDeque<Bytes>,
+    lingering: Vec<(Mono, VecDeque<Bytes>)>,
+    /// Series to the number of its last write; numbers grow with every point offered.
+    last: BTreeMap<u8, u64>,
+    /// Point number to how often it was read.
+    reads: BTreeMap<u64, u32>,
+}
+
+impl Store {
+    fn read(&mut self, block: &[u8]) {
+        for line in block.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            let line = std::str::from_utf8(line).unwrap();
+            let (series, number) = line.split_once(' ').unwrap();
+            let (series, number) = (series.parse().unwrap(), number.parse().unwrap());
+            self.last.insert(series, number);
+            *self.reads.entry(number).or_default() += 1;
+        }
+    }
+
+    fn lose_connection(&mut self, lingers: bool, now: Mono) {
+        let unread = std::mem::take(&mut self.unread);
+        if lingers {
+            self.lingering.push((now + LINGER - Duration::from_millis(1), unread));
+        }
+    }
+}
+
+struct World {
+    link: StoreLink,
+    settings: Settings,
+    now: Mono,
+    store: Store,
+    hand: VecDeque<Bytes>,
+    connect_asked: bool,
+    half_closed: bool,
+    newest: BTreeMap<u8, u64>,
+    next_number: u64,
+    refused: u32,
+    was_unsupported: bool,
+}
+
+impl World {
+    fn new(retain_bytes: u64) -> World {
+        let settings = Settings {
+            rotate: Duration::from_secs(5),
+            rotate_bytes: 400,
+            receipt_timeout: Duration::from_secs(2),
+            linger: LINGER,
+            retain_bytes,
+            ..Settings::default()
+        };
+        World {
+            link: StoreLink::new(settings, 7),
+            settings,
+            now: Mono::from_millis(1_000),
+            store: Store::default(),
+            hand: VecDeque::new(),
+            connect_asked: false,
+            half_closed: false,
+            newest: BTreeMap::new(),
+            next_number: 0,
+            refused: 0,
+            was_unsupported: false,
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.link.handle(self.now, event);
+        self.obey();
+    }
+
+    fn obey(&mut self) {
+        while let Some(command) = self.link.next_command() {
+            match command {
+                Command::Connect => self.connect_asked = true,
+                Command::HalfClose => {
+                    assert!(self.hand.is_empty(), "half-close with blocks in the shell's hand");
+                    self.half_closed = true;
+                }
+                // Closed without a loss: what the store's kernel holds will still be read, some time within linger.
+                Command::Close => {
+                    self.store.lose_connection(true, self.now);
+                    self.half_closed = false;
+                }
+            }
+        }
+        self.was_unsupported |= self.link.receipts() == Receipts::Unsupported;
+        self.link.log.audit();
+        assert!(self.link.held_bytes() <= self.settings.retain_bytes + 64, "the bound was passed by more than a block");
+    }
+
+    fn act(&mut self, action: &Action) {
+        match *action {
+            Action::Offer { series, points } => self.offer(series, points),
+            Action::Pass { millis } => self.pass(millis),
+            Action::Connect { works } => {
+                if std::mem::take(&mut self.connect_asked) {
+                    self.event(if works { Event::Connected } else { Event::ConnectFailed });
+                }
+            }
+            Action::Write { blocks } => self.write(blocks),
+            Action::Read { blocks } => self.read(blocks),
+            Action::Break { lingers, with_hand, by_eof } => self.break_connection(lingers, with_hand, by_eof),
+            Action::ReadLingering { blocks } => {
+                let blocks: Vec<Bytes> = match self.store.lingering.first_mut() {
+                    Some((_, unread)) => unread.drain(..blocks.min(unread.len())).collect(),
+                    None => Vec::new(),
+                };
+                blocks.iter().for_each(|block| self.store.read(block));
+            }
+        }
+    }
+
+    fn offer(&mut self, series: u8, points: u8) {
+        let mut text = String::new();
+        for point in 0..points {
+            text += &format!("{} {}\n", series + point, self.next_number + u64::from(point));
+        }
+        let block = Block { bytes: Bytes::from(text), points: u32::from(points) };
+        let accepts = self.link.accepts(self.now);
+        let answer = self.link.offer(self.now, block.clone());
+        assert_eq!(accepts, answer.is_ok(), "accepts() and offer() disagree");
+        match answer {
+            Ok(()) => {
+                for point in 0..points {
+                    self.newest.insert(series + point, self.next_number + u64::from(point));
+                }
+                self.next_number += u64::from(points);
+            }
+            Err(back) => {
+                assert_eq!(back, block);
+                self.refused += 1;
+            }
+        }
+        self.obey();
+    }
+
+    fn pass(&mut self, millis: u64) {
+        self.now = self.now + Duration::from_millis(millis);
+        let now = self.now;
+        self.store.lingering.retain(|(until, unread)| *until > now && !unread.is_empty());
+        self.event(Event::Tick);
+    }
+
+    fn write(&mut self, blocks: usize) {
+        if self.hand.is_empty() {
+            let mut pulled = Vec::new();
+            self.link.next_to_write(self.now, 90, 4, &mut pulled);
+            self.hand.extend(pulled);
+            self.obey();
+        }
+        let blocks = blocks.min(self.hand.len());
+        if blocks > 0 {
+            self.store.unread.extend(self.hand.drain(..blocks));
+            self.event(Event::Written { blocks });
+        }
+    }
+
+    fn read(&mut self, blocks: usize) {
+        for _ in 0..blocks {
+            let Some(block) = self.store.unread.pop_front() else { break };
+            self.store.read(&block);
+        }
+        if self.half_closed && self.store.unread.is_empty() {
+            self.half_closed = false;
+            self.event(Event::Fin);
+        }
+    }
+
+    fn break_connection(&mut self, lingers: bool, with_hand: bool, by_eof: bool) {
+        if !matches!(self.link.phase(), Phase::Open | Phase::AwaitingReceipt) {
+            return;
+        }
+        if with_hand {
+            self.store.unread.extend(self.hand.front().cloned());
+        }
+        self.hand.clear();
+        self.half_closed = false;
+        self.store.lose_connection(lingers, self.now);
+        self.event(if by_eof { Event::PeerClosed } else { Event::Reset });
+        assert!(!self.half_closed, "half-close of a lost connection");
+    }
+
+    /// From now on the store works. Ends when nothing is due any more.
+    fn heal(&mut self) {
+        for _ in 0..2_000 {
+            self.act(&Action::Connect { works: true });
+            self.write(4);
+            self.act(&Action::ReadLingering { blocks: 1 });
+            self.read(100);
+            self.pass(100);
+        }
+    }
+}
+
+fn check(actions: &[Action], retain_bytes: u64) -> World {
+    let mut world = World::new(retain_bytes);
+    world.obey();
+    for action in actions {
+        world.act(action);
+    }
+    world.heal();
+    let books = world.link.books();
+    assert_eq!(books.owed, world.next_number);
+    assert_eq!(books.in_flight, 0, "after healing nothing is in flight");
+    if !world.was_unsupported {
+        assert_eq!(books.delivered_unconfirmed, 0, "after healing everything has a receipt");
+        assert_eq!(world.link.held_bytes(), 0, "after healing nothing is held");
+        let unread = world.next_number - world.store.reads.len() as u64;
+        assert!(unread <= books.dropped_retain_full, "{unread} points never read, books say {books:?}");
+        if books.dropped_retain_full == 0 && books.reasserts_skipped == 0 {
+            assert_eq!(world.store.last, world.newest, "the last write is not the newest");
+        }
+    }
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn through_any_faults_every_point_is_read_and_the_newest_is_last(actions in actions(true)) {
+        let world = check(&actions, 1 << 20);
+        prop_assert_eq!(world.link.books().dropped_retain_full, 0);
+        prop_assert_eq!(world.refused, 0);
+    }
+
+    #[test]
+    fn under_a_tight_bound_books_balance_and_only_counted_points_are_missing(actions in actions(true)) {
+        check(&actions, 300);
+    }
+
+    #[test]
+    fn without_faults_every_point_is_read_exactly_once(actions in actions(false)) {
+        let world = check(&actions, 1 << 20);
+        // A store that reads too late to answer in time is a fault too.
+        if world.link.counters().receipts_missed == 0 {
+            prop_assert!(world.store.reads.values().all(|&reads| reads == 1), "something was sent twice");
+        }
+    }
+}
