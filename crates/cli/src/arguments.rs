@@ -38,7 +38,7 @@ pub(crate) enum Command {
     /// What would become of a line: how it parses, where it goes, what is computed of it
     Explain {
         /// A Graphite line, such as 'web.a.requests 3 1700000000'
-        #[arg(value_name = "LINE", required = true, num_args = 1.., allow_hyphen_values = true)]
+        #[arg(value_name = "LINE", required = true, num_args = 1.., allow_negative_numbers = true)]
         line: Vec<String>,
     },
 }

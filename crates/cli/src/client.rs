@@ -35,7 +35,10 @@ pub(crate) struct Answer<'c, T> {
 ///
 /// # Errors
 /// Only when this machine cannot ask anybody.
-pub(crate) fn ask_all<'c, T: DeserializeOwned>(cluster: &'c Cluster, path: &str) -> Result<Vec<Answer<'c, T>>, Failure> {
+pub(crate) fn ask_all<'c, T: DeserializeOwned>(
+    cluster: &'c Cluster,
+    path: &str,
+) -> Result<Vec<Answer<'c, T>>, Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the client's runtime")?;
     let questions = cluster.nodes.iter().map(|node| ask::<T>(node.admin, path));

@@ -6,9 +6,9 @@ use config::Cluster;
 use engine::line::{LinePolicy, Point, Scratch, parse_line};
 use engine::pattern::Selector;
 use engine::ring::Ring;
-use engine::route::{RouteTable, StoreSpec, Target};
 use engine::route::Unrouted;
-use engine::rule::{OutputKey, RuleSet, partition_of};
+use engine::route::{RouteTable, StoreSpec, Target};
+use engine::rule::{FUNCTION_HOLE, OutputKey, RuleSet, partition_of};
 use engine::time::UnixSeconds;
 use serde::Serialize;
 
@@ -111,11 +111,8 @@ fn explain(cluster: &Cluster, line: &str, now: UnixSeconds) -> anyhow::Result<Ex
             return Ok(explanation);
         }
     };
-    explanation.point = Some(PointPart {
-        series: text(point.name),
-        value: text(point.value_text),
-        timestamp: point.timestamp.0,
-    });
+    explanation.point =
+        Some(PointPart { series: text(point.name), value: text(point.value_text), timestamp: point.timestamp.0 });
     // `config` let the file pass, so both compile.
     let table = RouteTable::compile(&cluster.routes, &cluster.stores)
         .map_err(|errors| anyhow!("BUG: routes passed the check and do not compile: {errors:?}"))?;
@@ -176,7 +173,7 @@ fn rule(cluster: &Cluster, rules: &RuleSet, key: &OutputKey, point: &Point<'_>, 
     }
     Some(RulePart {
         rule: spec.name.clone(),
-        key: text(&key.name),
+        key: String::from_utf8_lossy(&key.name).replace(char::from(FUNCTION_HOLE), "{function}"),
         partition: partition_of(key, cluster.partitions),
         window_start: start,
         window_end: end,

@@ -29,8 +29,11 @@ struct NodeEntry<'a> {
 struct Line<'l> {
     name: String,
     total: (&'static str, u64),
-    parts: Vec<(&'static str, u64, Option<&'l BTreeMap<String, u64>>)>,
+    parts: Vec<Part<'l>>,
 }
+
+/// What it is, how much, and for which reasons.
+type Part<'l> = (&'static str, u64, Option<&'l BTreeMap<String, u64>>);
 
 /// Asks all nodes for their books and says whether they balance.
 ///
@@ -39,7 +42,8 @@ struct Line<'l> {
 pub(crate) fn run(cluster: &Cluster, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
     let mut answers = ask_all::<Ledger>(cluster, paths::LEDGER)?;
     // The abnormal first: no answer, then books that do not balance.
-    answers.sort_by_key(|answer| answer.result.as_ref().map_or(0, |ledger| if faults(ledger).is_empty() { 2 } else { 1 }));
+    answers
+        .sort_by_key(|answer| answer.result.as_ref().map_or(0, |ledger| if faults(ledger).is_empty() { 2 } else { 1 }));
     if screen.json {
         let nodes: Vec<NodeEntry<'_>> = answers.iter().map(entry).collect();
         let balanced = nodes.iter().all(|node| node.balanced == Some(true));

@@ -23,7 +23,8 @@ impl Table {
     /// One line a row, without spaces at its end.
     pub(crate) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let width =
+            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
         let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         let numeric: Vec<bool> = (0..columns).map(|column| self.is_numeric(column)).collect();
         let mut out = String::new();
@@ -43,7 +44,8 @@ impl Table {
     }
 
     fn is_numeric(&self, column: usize) -> bool {
-        let mut cells = self.rows.iter().skip(1).filter_map(|row| row.get(column)).filter(|cell| *cell != "-").peekable();
+        let mut cells =
+            self.rows.iter().skip(1).filter_map(|row| row.get(column)).filter(|cell| *cell != "-").peekable();
         cells.peek().is_some() && cells.all(|cell| cell.starts_with(|c: char| c.is_ascii_digit()))
     }
 }

@@ -12,14 +12,14 @@ use crate::document::Document;
 /// Reports whatever does not compile. What was reported already while reading is replaced by something harmless, so that
 /// it is not told twice and hides nothing else.
 ///
-/// `routes`, `rules`: each with its key path.
+/// `routes`, `rules`, `stores`: each with its key path.
 pub(crate) fn check_compiles(
     document: &Document<'_>,
     routes: &[(String, RouteSpec)],
     rules: &[(String, RuleSpec)],
-    stores: &[StoreSpec],
+    stores: &[(String, StoreSpec)],
 ) {
-    let stores: Vec<StoreSpec> = stores.iter().enumerate().map(|(index, store)| sound(document, index, store)).collect();
+    let stores: Vec<StoreSpec> = stores.iter().map(|(path, store)| sound(document, path, store)).collect();
     let specs: Vec<RouteSpec> = routes
         .iter()
         .map(|(_, route)| match route.to.is_empty() {
@@ -57,10 +57,10 @@ pub(crate) fn check_compiles(
 }
 
 /// The store itself if its ring can be built; else, with the reason reported, one that stands in for it.
-fn sound(document: &Document<'_>, index: usize, store: &StoreSpec) -> StoreSpec {
+fn sound(document: &Document<'_>, path: &str, store: &StoreSpec) -> StoreSpec {
     let Err(messages) = ring::check(store) else { return store.clone() };
-    let path = format!("store[{}]", index + 1);
-    if !document.has_errors_in(&path) {
+    // That there are no addresses was said where they were read.
+    if !store.addresses.is_empty() && !document.has_errors_in(path) {
         for message in messages {
             document.error(&format!("{path}.addresses"), message, "");
         }
