@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::{Controls, handlers};
 
 /// What one admin server bears.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once; one more is closed at once.
     pub connections: usize,

@@ -411,3 +411,6 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
