@@ -92,7 +92,7 @@ impl Server {
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(body.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let code = head.split(' ').nth(1).unwrap().parse().unwrap();
         (code, body.to_owned())
@@ -178,12 +178,21 @@ async fn failpoints_exist_only_in_a_build_with_failpoints() {
     }
 }
 
+/// Lets the saturating tasks end also when the test fails: its runtime would wait for them.
+struct Release(Arc<AtomicBool>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_while_the_data_path_is_saturated() {
     let server = start(Limits::default());
-    let release = Arc::new(AtomicBool::new(false));
+    let release = Release(Arc::new(AtomicBool::new(false)));
     for _ in 0..2 {
-        let released = Arc::clone(&release);
+        let released = Arc::clone(&release.0);
         server.supervisor.spawn_connection("saturated", async move {
             while !released.load(Ordering::Acquire) {
                 std::hint::spin_loop();
@@ -196,7 +205,6 @@ async fn answers_while_the_data_path_is_saturated() {
     std::io::Write::write_all(&mut stream, b"GET /v1/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
-    release.store(true, Ordering::Release);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
@@ -216,6 +224,16 @@ async fn silent_and_slow_clients_are_closed() {
     assert_eq!(server.get("/v1/live").await.0, 200);
 }
 
+/// Reads the answer of `/v1/live`, and nothing of a next one.
+async fn whole_answer(stream: &mut TcpStream) {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n\"live\"") {
+        let byte = tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap();
+        answer.push(byte.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connection_beyond_the_limit_is_closed_and_the_others_live() {
     let limits = Limits { connections: 2, head: PATIENCE, connection: PATIENCE };
@@ -225,9 +243,7 @@ async fn connection_beyond_the_limit_is_closed_and_the_others_live() {
     for _ in 0..2 {
         let mut stream = TcpStream::connect(server.addr).await.unwrap();
         stream.write_all(request).await.unwrap();
-        let mut start_of_answer = [0; 12];
-        stream.read_exact(&mut start_of_answer).await.unwrap();
-        assert_eq!(&start_of_answer, b"HTTP/1.1 200");
+        whole_answer(&mut stream).await;
         held.push(stream);
     }
     let mut third = TcpStream::connect(server.addr).await.unwrap();
@@ -236,7 +252,7 @@ async fn connection_beyond_the_limit_is_closed_and_the_others_live() {
     assert!(closed.is_ok() && answer.is_empty(), "{answer:?}");
     for stream in &mut held {
         stream.write_all(request).await.unwrap();
-        assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
+        whole_answer(stream).await;
     }
 }
 
@@ -246,4 +262,6 @@ async fn stop_ends_the_server_and_frees_its_port() {
     assert_eq!(server.get("/v1/live").await.0, 200);
     assert_eq!(server.supervisor.shutdown(PATIENCE).await, Vec::<String>::new());
     assert_eq!(server.supervisor.workers()[0].phase.as_str(), "stopped");
+    let refused = TcpStream::connect(server.addr).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }

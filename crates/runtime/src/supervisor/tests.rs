@@ -89,6 +89,23 @@ fn task_that_works(supervisor: &Supervisor, name: &str, lives: &Lives) {
     });
 }
 
+fn isolated_that_works(supervisor: &Supervisor, name: &str, lives: &Lives) {
+    let lives = lives.clone();
+    supervisor.spawn_isolated(name, move |worker| {
+        let lives = lives.clone();
+        async move {
+            lives.started.fetch_add(1, Ordering::AcqRel);
+            while !worker.should_stop() {
+                worker.failpoint("loop")?;
+                lives.note(worker.generation());
+                worker.beat();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Ok(())
+        }
+    });
+}
+
 /// Injects one fault into a working worker; it must start again once, and its neighbour must not notice.
 async fn check(node: &str, spawn: fn(&Supervisor, &str, &Lives), action: Action, hangs: u64, error: &str) {
     let supervisor = supervisor(node, policy());
@@ -114,18 +131,21 @@ async fn check(node: &str, spawn: fn(&Supervisor, &str, &Lives), action: Action,
 async fn panic_restarts_that_worker_alone() {
     check("panic-thread", thread_that_works, Action::Panic, 0, "panic: failpoint loop").await;
     check("panic-task", task_that_works, Action::Panic, 0, "panic: failpoint loop").await;
+    check("panic-isolated", isolated_that_works, Action::Panic, 0, "panic: failpoint loop").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn error_restarts_that_worker_alone() {
     check("error-thread", thread_that_works, Action::Error, 0, "error: failpoint loop").await;
     check("error-task", task_that_works, Action::Error, 0, "error: failpoint loop").await;
+    check("error-isolated", isolated_that_works, Action::Error, 0, "error: failpoint loop").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hang_restarts_that_worker_alone() {
     check("hang-thread", thread_that_works, Action::Hang, 1, "hang: no heartbeat for").await;
     check("hang-task", task_that_works, Action::Hang, 1, "hang: no heartbeat for").await;
+    check("hang-isolated", isolated_that_works, Action::Hang, 1, "hang: no heartbeat for").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
