@@ -1,1 +1,65 @@
-//! admin
+//! The admin API of a node: HTTP with JSON answers.
+//!
+//! It runs in a thread with a runtime of its own, so that it answers while the data path is saturated. Its answers come
+//! from [`Controls`], whose functions must not wait for the data path either. Beyond the loopback interface nothing
+//! protects it yet: bind it there.
+
+mod handlers;
+mod server;
+
+use admin_api::{BadLine, Failpoint, Health, Ledger, Status, WorkerStatus};
+
+pub use server::{Limits, serve, serve_with};
+
+/// What the admin API needs of a node. Called in the admin thread: answer from what is at hand, and do not wait.
+pub trait Controls: Send + Sync + 'static {
+    /// For `/v1/health`.
+    fn health(&self) -> Health;
+    /// For `/v1/status`.
+    fn status(&self) -> Status;
+    /// For `/v1/ledger`.
+    fn ledger(&self) -> Ledger;
+    /// For `/v1/workers`.
+    fn workers(&self) -> Vec<WorkerStatus>;
+    /// For `/v1/badlines`, latest first.
+    fn badlines(&self) -> Vec<BadLine>;
+    /// For `/metrics`, in Prometheus' text format.
+    fn metrics(&self) -> String;
+    /// Arms a failpoint; asked only in a build with failpoints.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    fn failpoint(&self, failpoint: Failpoint) -> Result<(), String>;
+}
+
+/// The supervisor's workers as the API shows them.
+pub fn worker_statuses(supervisor: &runtime::Supervisor) -> Vec<WorkerStatus> {
+    let status = |worker: runtime::WorkerState| WorkerStatus {
+        state: worker.phase.as_str().to_owned(),
+        restarts: worker.restarts,
+        hangs: worker.hangs,
+        heartbeat_age_ms: u64::try_from(worker.heartbeat_age.as_millis()).unwrap_or(u64::MAX),
+        last_error: worker.last_error,
+        name: worker.name,
+    };
+    supervisor.workers().into_iter().map(status).collect()
+}
+
+/// Arms a failpoint as [`Controls::failpoint`] is asked to.
+///
+/// # Errors
+/// On an unknown worker or action, or in a build without failpoints.
+pub fn arm_failpoint(supervisor: &runtime::Supervisor, failpoint: &Failpoint) -> Result<(), String> {
+    let names: Vec<String> = supervisor.workers().into_iter().map(|worker| worker.name).collect();
+    if !names.contains(&failpoint.worker) {
+        return Err(format!("no worker {}; there are {}", failpoint.worker, names.join(", ")));
+    }
+    let action = runtime::failpoints::Action::parse(&failpoint.action)
+        .ok_or_else(|| format!("no action {}; there are panic, error, hang", failpoint.action))?;
+    // With the node's name, because several nodes of one process have workers of the same name.
+    let worker = format!("{}/{}", supervisor.node(), failpoint.worker);
+    runtime::failpoints::set(&worker, action, failpoint.times)
+}
+
+#[cfg(test)]
+mod tests;

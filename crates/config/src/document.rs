@@ -49,6 +49,14 @@ struct Found {
     damaged: bool,
 }
 
+/// One string of a list.
+#[derive(Debug)]
+pub(crate) struct Item {
+    /// Such as `route[1].to[2]`.
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
+
 /// A table of the document, or the absence of one.
 #[derive(Debug)]
 pub(crate) struct Section<'d, 't> {
@@ -153,7 +161,7 @@ impl<'t> Document<'t> {
         let (line, column) = position(self.text, span.start);
         let mut found = self.found.borrow_mut();
         // What follows from a line that is no TOML is noise.
-        let echo = found.problems.iter().any(|problem| problem.key.is_empty() && problem.line == line && line > 1);
+        let echo = found.problems.iter().any(|problem| problem.key.is_empty() && problem.line == line);
         if !(echo && found.damaged) {
             found.problems.push(Problem { severity, line, column, key: key.into(), message, help, span, related });
         }
@@ -235,6 +243,10 @@ impl<'d, 't> Section<'d, 't> {
     pub(crate) fn required<T: Setting>(&mut self, key: &'static str, what: &str) -> Option<T> {
         if self.table.is_none_or(|table| !table.contains_key(key)) {
             self.asked.push(key);
+            // A table that is none was reported already.
+            if self.table.is_none() && self.document.has(&self.path) {
+                return None;
+            }
             self.document.missing(&self.key(key), format!("`{key}` is missing"), format!("{what}; {}", T::EXPECTED));
             return None;
         }
@@ -267,8 +279,8 @@ impl<'d, 't> Section<'d, 't> {
         value
     }
 
-    /// The strings of the list `key`, or `None` if it is absent or no such list. Each has its path `key[1]`, ...
-    pub(crate) fn strings(&mut self, key: &'static str, expected: &str) -> Option<Vec<String>> {
+    /// The strings of the list `key`, or `None` if it is absent or no list. What is no string is reported and left out.
+    pub(crate) fn strings(&mut self, key: &'static str, expected: &str) -> Option<Vec<Item>> {
         let value = self.take(key)?;
         let Some(array) = value.get_ref().as_array() else {
             let message = format!("expected a list of strings, found {}", describe(value.get_ref()));
@@ -279,33 +291,46 @@ impl<'d, 't> Section<'d, 't> {
             self.document.error(&self.key(key), message, help);
             return None;
         };
-        let mut strings = Vec::new();
+        let mut items = Vec::new();
         for (index, item) in array.iter().enumerate() {
             let path = format!("{}[{}]", self.key(key), index + 1);
             self.document.found.borrow_mut().spans.insert(path.clone(), item.span());
             match item.get_ref().as_str() {
-                Some(string) => strings.push(string.to_owned()),
+                Some(text) => items.push(Item { path, text: text.to_owned() }),
                 None => {
                     let message = format!("expected a string, found {}", describe(item.get_ref()));
                     self.document.error(&path, message, expected);
-                    // Keeps the positions of the others right; an empty string is never a right one here.
-                    strings.push(String::new());
                 }
             }
         }
+        if array.is_empty() && key != "group_by" {
+            self.document.error(&self.key(key), "the list is empty", expected);
+        }
+        let texts: Vec<&str> = items.iter().map(|item| item.text.as_str()).collect();
         let origin = Origin::Line(self.document.line_of(&value.span()));
-        self.document.effective(Effective::Value { key, text: show_list(&strings), origin });
-        Some(strings)
+        self.document.effective(Effective::Value { key, text: show_list(&texts), origin });
+        Some(items)
+    }
+
+    /// As [`Section::strings`], but the list must be there. `what` says what it is for.
+    pub(crate) fn required_strings(&mut self, key: &'static str, what: &str, expected: &str) -> Vec<Item> {
+        let items = self.strings(key, expected);
+        let path = self.key(key);
+        if items.is_none() && !self.document.has(&path) {
+            self.document.missing(&path, format!("`{key}` is missing"), format!("{what}; {expected}"));
+        }
+        items.unwrap_or_default()
     }
 
     /// As [`Section::strings`], with a default.
-    pub(crate) fn strings_or(&mut self, key: &'static str, expected: &str, default: Vec<String>) -> Vec<String> {
+    pub(crate) fn strings_or(&mut self, key: &'static str, expected: &str, default: &[&str]) -> Vec<Item> {
         if self.table.is_some_and(|table| table.contains_key(key)) {
-            return self.strings(key, expected).unwrap_or(default);
+            return self.strings(key, expected).unwrap_or_default();
         }
         self.asked.push(key);
-        self.document.effective(Effective::Value { key, text: show_list(&default), origin: Origin::Default });
-        default
+        self.document.effective(Effective::Value { key, text: show_list(default), origin: Origin::Default });
+        let path = self.key(key);
+        default.iter().map(|text| Item { path: path.clone(), text: (*text).to_owned() }).collect()
     }
 
     /// Reports each key that nobody asked for. To be called when all keys have been read.
@@ -349,7 +374,7 @@ impl<'d, 't> Section<'d, 't> {
 }
 
 /// A TOML list of strings.
-pub(crate) fn show_list(strings: &[String]) -> String {
+pub(crate) fn show_list(strings: &[&str]) -> String {
     let quoted: Vec<String> = strings.iter().map(|string| quote(string)).collect();
     format!("[{}]", quoted.join(", "))
 }

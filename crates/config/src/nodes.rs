@@ -173,6 +173,9 @@ pub(crate) fn check_layers(document: &Document<'_>, nodes: &[NodeDraft], needs_f
         return;
     }
     let has = |layer| nodes.iter().any(|node| node.layer == Some(layer));
+    if nodes.is_empty() && document.has("node") {
+        return;
+    }
     if nodes.is_empty() {
         document.missing("node", "there is no `[[node]]`", "each node has a name, a layer and its addresses");
         return;

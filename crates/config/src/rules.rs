@@ -7,13 +7,16 @@ use engine::route::{RouteSpec, Target};
 use engine::rule::{Function, RuleSpec};
 
 use crate::compile::parse_function;
-use crate::document::{Document, Effective, Origin, Section, show_list};
+use crate::document::{Document, Effective, Item, Origin, Section, show_list};
 use crate::nodes::known_names;
 use crate::setting::{Name, Setting as _, quote};
 use crate::stores::StoreDraft;
+use crate::suggest::nearest;
 
 const TARGETS: &str = "\"aggregate\", \"drop\" or names of stores, such as [\"aggregate\", \"carbon\"]";
 const FUNCTIONS: &str = "sum, count, avg, min, max, first, last, rate, stddev, distinct, or a percentile such as p99";
+const NAMES: [&str; 12] =
+    ["sum", "count", "avg", "min", "max", "first", "last", "rate", "stddev", "distinct", "p99", "p95"];
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Reads one `[[route]]`; `None` if it selects nothing that can be understood.
@@ -24,31 +27,19 @@ pub(crate) fn read_route(
 ) -> Option<RouteSpec> {
     section.show_header("route");
     let selector = selector(document, &mut section);
-    let key = section.key("to");
     let mut to = Vec::new();
-    match section.strings("to", TARGETS) {
-        None if !document.has(&key) => {
-            document.missing(&key, "`to` is missing", format!("where the series goes; {TARGETS}"))
+    for Item { path, text } in section.required_strings("to", "where the series goes", TARGETS) {
+        match target(document, &path, &text, stores) {
+            Some(target) if to.contains(&target) => {
+                document.error(&path, format!("{} stands here twice", quote(&text)), "each target once");
+            }
+            Some(target) => to.push(target),
+            None => {}
         }
-        None => {}
-        Some(names) => {
-            if names.is_empty() {
-                document.error(&key, "the list is empty", TARGETS);
-            }
-            for (index, name) in names.iter().enumerate() {
-                let path = format!("{key}[{}]", index + 1);
-                match target(document, &path, name, stores) {
-                    Some(target) if to.contains(&target) => {
-                        document.error(&path, format!("{} stands here twice", quote(name)), "each target once");
-                    }
-                    Some(target) => to.push(target),
-                    None => {}
-                }
-            }
-            if to.contains(&Target::Drop) && to.len() > 1 {
-                document.error(&key, "a series is dropped or delivered, not both", "\"drop\" stands alone");
-            }
-        }
+    }
+    if to.contains(&Target::Drop) && to.len() > 1 {
+        let key = section.key("to");
+        document.error(&key, "a series is dropped or delivered, not both", "\"drop\" stands alone");
     }
     let stop = section.or("stop", false);
     section.finish();
@@ -58,10 +49,10 @@ pub(crate) fn read_route(
 /// What is done without any `[[route]]`: every series goes to every store, and to the rules if there are any.
 pub(crate) fn default_route(document: &Document<'_>, stores: &[StoreDraft], rules: bool) -> RouteSpec {
     let mut to: Vec<Target> = (0..stores.len()).map(Target::Store).collect();
-    let mut names: Vec<String> = stores.iter().map(|store| store.name.clone().unwrap_or_default()).collect();
+    let mut names: Vec<&str> = stores.iter().map(|store| store.name.as_deref().unwrap_or_default()).collect();
     if rules {
         to.insert(0, Target::Aggregate);
-        names.insert(0, "aggregate".into());
+        names.insert(0, "aggregate");
     }
     let value = |key, text| Effective::Value { key, text, origin: Origin::Default };
     document.effective(Effective::Header("[[route]]".into(), Origin::Default));
@@ -85,26 +76,20 @@ pub(crate) fn read_rule(
     let interval = seconds(document, &mut section, "interval", 10, Duration::from_secs(1));
     let grace = seconds(document, &mut section, "grace", 5, Duration::ZERO);
     let functions = functions(document, &mut section);
-    let expected = "names of tags, such as [\"dc\"]";
-    let group_by = section.strings_or("group_by", expected, Vec::new());
+    let group_by = section.strings_or("group_by", "names of tags, such as [\"dc\"]", &[]);
+    let group_by = group_by.into_iter().map(|item| item.text).collect();
     let drop_raw = section.or("drop_raw", false);
     let completeness = section.or("completeness", false);
-    let all: Vec<String> = stores.iter().filter_map(|store| store.name.clone()).collect();
-    let key = section.key("to");
-    let names = section.strings_or("to", "names of stores, such as [\"carbon\"]", all);
+    let all: Vec<&str> = stores.iter().filter_map(|store| store.name.as_deref()).collect();
     let mut to = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        let path = format!("{key}[{}]", index + 1);
-        match store_index(document, &path, name, stores) {
+    for Item { path, text } in section.strings_or("to", "names of stores, such as [\"carbon\"]", &all) {
+        match store_index(document, &path, &text, stores) {
             Some(store) if to.contains(&store) => {
-                document.error(&path, format!("{} stands here twice", quote(name)), "each store once");
+                document.error(&path, format!("{} stands here twice", quote(&text)), "each store once");
             }
             Some(store) => to.push(store),
             None => {}
         }
-    }
-    if names.is_empty() && !stores.is_empty() {
-        document.error(&key, "the list is empty", "a rule whose result goes nowhere is better removed");
     }
     section.finish();
     let (name, selector, output) = (name?, selector?, output?);
@@ -142,7 +127,7 @@ fn target(document: &Document<'_>, path: &str, name: &str, stores: &[StoreDraft]
         "drop" => Some(Target::Drop),
         store => {
             let known = stores.iter().position(|draft| draft.name.as_deref() == Some(store));
-            if known.is_none() && !store.is_empty() {
+            if known.is_none() {
                 let words = ["aggregate", "drop"].into_iter();
                 let names = words.chain(stores.iter().filter_map(|draft| draft.name.as_deref()));
                 document.error(path, format!("{} is no target", quote(store)), known_names(store, "targets", names));
@@ -155,7 +140,7 @@ fn target(document: &Document<'_>, path: &str, name: &str, stores: &[StoreDraft]
 /// The position of the store of that name; reports it if there is none.
 pub(crate) fn store_index(document: &Document<'_>, path: &str, name: &str, stores: &[StoreDraft]) -> Option<usize> {
     let known = stores.iter().position(|draft| draft.name.as_deref() == Some(name));
-    if known.is_none() && !name.is_empty() {
+    if known.is_none() {
         let names = stores.iter().filter_map(|draft| draft.name.as_deref());
         document.error(path, format!("{} is no store", quote(name)), known_names(name, "stores", names));
     }
@@ -179,33 +164,19 @@ fn seconds(
 }
 
 fn functions(document: &Document<'_>, section: &mut Section<'_, '_>) -> Vec<Function> {
-    let key = section.key("functions");
-    let Some(words) = section.strings("functions", FUNCTIONS) else {
-        if !document.has(&key) {
-            document.missing(&key, "`functions` is missing", format!("what is computed: {FUNCTIONS}"));
-        }
-        return Vec::new();
-    };
-    if words.is_empty() {
-        document.error(&key, "the list is empty", FUNCTIONS);
-    }
     let mut functions = Vec::new();
-    for (index, word) in words.iter().enumerate() {
-        let path = format!("{key}[{}]", index + 1);
-        match parse_function(word) {
+    for Item { path, text } in section.required_strings("functions", "what is computed", FUNCTIONS) {
+        match parse_function(&text) {
             Some(function) if functions.contains(&function) => {
-                document.error(&path, format!("{} stands here twice", quote(word)), "each function once");
+                document.error(&path, format!("{} stands here twice", quote(&text)), "each function once");
             }
             Some(function) => functions.push(function),
-            // Already reported: it is no string.
-            None if word.is_empty() => {}
             None => {
-                let names = ["sum", "count", "avg", "min", "max", "first", "last", "rate", "stddev", "distinct", "p99"];
-                document.error(
-                    &path,
-                    format!("{} is no function", quote(word)),
-                    known_names(word, "functions", names.into_iter()),
-                );
+                let help = match nearest(&text, NAMES) {
+                    Some(near) => format!("did you mean {}?", quote(near)),
+                    None => FUNCTIONS.to_owned(),
+                };
+                document.error(&path, format!("{} is no function", quote(&text)), help);
             }
         }
     }

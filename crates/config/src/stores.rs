@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine::route::{RingKind, StoreAddress, StoreSpec};
 
-use crate::document::{Document, Section};
+use crate::document::{Document, Item, Section};
 use crate::setting::{Name, quote, store_address};
 
 /// Words that a route or `[telemetry]` uses for something else.
@@ -65,25 +65,12 @@ pub(crate) fn read(document: &Document<'_>, mut section: Section<'_, '_>) -> Sto
 }
 
 fn addresses(document: &Document<'_>, section: &mut Section<'_, '_>) -> Vec<StoreAddress> {
-    let key = section.key("addresses");
-    let Some(texts) = section.strings("addresses", ADDRESS) else {
-        if !document.has(&key) {
-            document.missing(&key, "`addresses` is missing", format!("where the store listens; {ADDRESS}"));
-        }
-        return Vec::new();
-    };
-    if texts.is_empty() {
-        document.error(&key, "the list is empty", ADDRESS);
-    }
     let mut addresses: Vec<StoreAddress> = Vec::new();
-    for (index, text) in texts.iter().enumerate() {
-        let path = format!("{key}[{}]", index + 1);
-        match store_address(text) {
-            // Already reported: it is no string.
-            None if text.is_empty() => {}
-            None => document.error(&path, format!("{} is no address", quote(text)), ADDRESS),
+    for Item { path, text } in section.required_strings("addresses", "where the store listens", ADDRESS) {
+        match store_address(&text) {
+            None => document.error(&path, format!("{} is no address", quote(&text)), ADDRESS),
             Some(address) if addresses.contains(&address) => {
-                document.error(&path, format!("{} stands here twice", quote(text)), "each address once");
+                document.error(&path, format!("{} stands here twice", quote(&text)), "each address once");
             }
             Some(address) => addresses.push(address),
         }

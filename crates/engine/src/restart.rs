@@ -105,3 +105,73 @@ impl RestartState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `failures`: (milliseconds, kind, milliseconds to wait or `None` for escalation).
+    #[track_caller]
+    fn check(failures: &[(u64, Failure, Option<u64>)]) {
+        let mut state = RestartState::new(RestartPolicy::default());
+        for (step, &(at, kind, expected)) in failures.iter().enumerate() {
+            let expected = expected.map_or(Restart::Escalate, |wait| Restart::After(Duration::from_millis(wait)));
+            assert_eq!(state.on_failure(Mono::from_millis(at), kind), expected, "failure {step} at {at} ms");
+        }
+    }
+
+    #[test]
+    fn waits_double_and_the_sixth_failure_in_the_window_escalates() {
+        use Failure::{Error, Panic};
+        check(&[
+            (0, Panic, Some(10)),
+            (1_000, Error, Some(20)),
+            (2_000, Panic, Some(40)),
+            (3_000, Panic, Some(80)),
+            (4_000, Panic, Some(160)),
+            (29_999, Panic, None),
+        ]);
+    }
+
+    #[test]
+    fn failures_leave_the_window_one_by_one() {
+        use Failure::Panic;
+        check(&[
+            (0, Panic, Some(10)),
+            (1_000, Panic, Some(20)),
+            (2_000, Panic, Some(40)),
+            (3_000, Panic, Some(80)),
+            (4_000, Panic, Some(160)),
+            (30_000, Panic, Some(160)),
+            (30_500, Panic, None),
+        ]);
+        check(&[(0, Panic, Some(10)), (40_000, Panic, Some(10)), (80_000, Panic, Some(10))]);
+    }
+
+    #[test]
+    fn hang_starts_again_at_once_but_counts() {
+        use Failure::{Hang, Panic};
+        check(&[
+            (0, Hang, Some(0)),
+            (2_000, Panic, Some(20)),
+            (4_000, Hang, Some(0)),
+            (6_000, Hang, Some(0)),
+            (8_000, Hang, Some(0)),
+            (10_000, Hang, None),
+        ]);
+    }
+
+    #[test]
+    fn wait_never_exceeds_the_maximum() {
+        let policy = RestartPolicy { restarts: 200, ..RestartPolicy::default() };
+        let mut state = RestartState::new(policy);
+        let waits: Vec<Restart> = (0..150).map(|_| state.on_failure(Mono::ZERO, Failure::Error)).collect();
+        assert_eq!(waits.last(), Some(&Restart::After(Duration::from_secs(1))));
+    }
+
+    #[test]
+    fn policy_without_restarts_escalates_at_once() {
+        let mut state = RestartState::new(RestartPolicy { restarts: 0, ..RestartPolicy::default() });
+        assert_eq!(state.on_failure(Mono::ZERO, Failure::Error), Restart::Escalate);
+    }
+}

@@ -236,6 +236,11 @@ impl StoreLink {
         !self.draining && (held_bytes < self.settings.retain_bytes || !self.is_progressing(now))
     }
 
+    /// Whether the link is being shut down, so that it takes no block any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// Hands the shell the next blocks for one large write: nothing while it still holds some, or must not write.
     ///
     /// At least one block if there is one, otherwise at most `bytes_max` bytes and `blocks_max` blocks, appended to `out`.

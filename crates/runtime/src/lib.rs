@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "the one crate that may start tasks and threads and read clocks")]
 
 mod clock;
+mod connection_set;
 pub mod failpoints;
 pub mod identity;
 pub mod net;
@@ -17,6 +18,7 @@ pub mod signals;
 mod supervisor;
 
 pub use clock::Clock;
+pub use connection_set::ConnectionSet;
 pub use random::random_u64;
 pub use supervisor::{ConnectionCount, Escalation, Supervisor, Worker, WorkerError, WorkerPhase, WorkerState};
 pub use tokio_util::sync::CancellationToken;

@@ -117,7 +117,10 @@ fn a_count_never_promises_more_than_the_bytes_hold() {
     let mut bytes = Vec::new();
     put_varint(&mut bytes, u64::MAX);
     assert_eq!(Reader::new(&bytes).count(8), Err(DecodeError::Truncated));
-    assert_eq!(Reader::new(&[0xff; 10]).varint(), Err(DecodeError::Malformed("a variable-length integer of more than 64 bits")));
+    assert_eq!(
+        Reader::new(&[0xff; 10]).varint(),
+        Err(DecodeError::Malformed("a variable-length integer of more than 64 bits"))
+    );
 }
 
 fn any_value() -> impl Strategy<Value = f64> {

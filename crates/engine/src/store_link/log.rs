@@ -59,6 +59,8 @@ pub(super) struct Log {
     unreceipted: u64,
     written: u64,
     handed: u64,
+    /// This connection may carry bytes. The marks do not tell: a re-assert that has just begun has put them back.
+    is_touched: bool,
     /// The end of what was ever written: writing beyond it is new, not a repetition.
     written_max: u64,
     bytes: u64,
@@ -121,6 +123,7 @@ impl Log {
             }
             out.push(entry.block.bytes.clone());
             self.handed += 1;
+            self.is_touched = true;
         }
     }
 
@@ -151,7 +154,8 @@ impl Log {
     /// also sent once more after that moment, because bytes of the lost connection may still reach the store till then.
     pub(super) fn lose(&mut self, reassert_due: Option<Mono>) {
         // The hand counts: a block may have reached the store in part.
-        if let Some(due) = reassert_due.filter(|_| self.handed > self.unreceipted) {
+        let was_touched = std::mem::take(&mut self.is_touched);
+        if let Some(due) = reassert_due.filter(|_| was_touched) {
             self.want_reassert(Reassert { from: self.unreceipted, due });
         }
         let from = self.index(self.unreceipted);
@@ -171,6 +175,7 @@ impl Log {
 
     /// The store has read all that was written.
     pub(super) fn receipt(&mut self) {
+        self.is_touched = false;
         let (from, to) = (self.index(self.unreceipted), self.index(self.written));
         for entry in self.entries.range_mut(from..to) {
             if entry.class == Class::Unconfirmed {

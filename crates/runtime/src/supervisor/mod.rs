@@ -220,6 +220,11 @@ impl Supervisor {
         Ok(Supervisor { _owner: Arc::new(Owner(Arc::clone(&shared))), shared })
     }
 
+    /// The node whose workers these are.
+    pub fn node(&self) -> &str {
+        &self.shared.node
+    }
+
     /// Starts a task, and starts it again whenever it fails. `make` is called once for each life, in the task itself.
     ///
     /// The task ends with `Ok(())` only once it was asked to stop; before that it counts as an error. When it hangs it
@@ -239,6 +244,20 @@ impl Supervisor {
         F: Fn(Worker) -> Result<(), WorkerError> + Send + Sync + 'static,
     {
         self.add(name.into(), Body::Thread(Arc::new(body)));
+    }
+
+    /// Starts a thread with a tokio runtime of its own, in which `make`'s future runs: for what must answer while the
+    /// main runtime is saturated. Otherwise as [`Supervisor::spawn_thread`]; use [`Worker::failpoint`] in it, not
+    /// `failpoint_async`, because the thread is what hangs.
+    pub fn spawn_isolated<F, Fut>(&self, name: impl Into<String>, make: F)
+    where
+        F: Fn(Worker) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), WorkerError>>,
+    {
+        self.spawn_thread(name, move |worker| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(make(worker))
+        });
     }
 
     /// Resolves when a worker has failed too often; the process should then stop and exit with 70.

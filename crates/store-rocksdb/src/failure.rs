@@ -1,0 +1,32 @@
+//! RocksDB's errors, told apart by what the owner does next. RocksDB gives a kind and a text; where the kind is not
+//! enough, the text decides, and a test holds that the texts are still the same.
+
+use rocksdb::{Error, ErrorKind};
+use std::io;
+use std::path::Path;
+use store::{FullBy, StoreError};
+
+/// An error from opening the store at `path`.
+pub(crate) fn when_opening(error: &Error, path: &Path) -> StoreError {
+    let text: &str = error.as_ref();
+    // "While lock file: <path>/LOCK: Resource temporarily unavailable" or "lock hold by current process".
+    if error.kind() == ErrorKind::IOError && text.contains("/LOCK: ") {
+        return StoreError::InUse { path: path.display().to_string() };
+    }
+    when_open("open", error, path, 0)
+}
+
+/// An error of an open store at `path` that occupies `used_bytes`.
+pub(crate) fn when_open(doing: &'static str, error: &Error, path: &Path, used_bytes: u64) -> StoreError {
+    let text: &str = error.as_ref();
+    if error.kind() == ErrorKind::Corruption {
+        StoreError::Corrupt { place: path.display().to_string(), detail: text.to_owned() }
+    } else if error.kind() == ErrorKind::Incomplete {
+        // "Write stall": what `no_slowdown` answers instead of blocking.
+        StoreError::Busy
+    } else if text.contains("No space left on device") {
+        StoreError::Full { used_bytes, by: FullBy::Device }
+    } else {
+        StoreError::Io { doing, source: io::Error::other(error.clone()) }
+    }
+}

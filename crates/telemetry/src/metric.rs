@@ -1,0 +1,137 @@
+//! Every metric there is.
+//!
+//! Names follow Prometheus: `spillway_<things>_<unit>`, counters end in `_total`. A label's values come from a closed
+//! enum or from the config (a destination, a worker), never from a line or a peer's address.
+
+/// Whether a metric only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+}
+
+macro_rules! metrics {
+    ($($variant:ident, $kind:ident, $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        /// A metric's name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Metric {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl Metric {
+            /// Every metric, in the order of the enum.
+            pub const ALL: &'static [Metric] = &[$(Metric::$variant,)*];
+
+            /// The Prometheus name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Metric::$variant => concat!("spillway_", $name),)* }
+            }
+
+            /// Whether it only grows.
+            pub const fn kind(self) -> Kind {
+                match self { $(Metric::$variant => Kind::$kind,)* }
+            }
+
+            /// What it says, in one sentence without a full stop.
+            pub const fn help(self) -> &'static str {
+                match self { $(Metric::$variant => $help,)* }
+            }
+
+            /// The labels it takes, in their order.
+            pub const fn labels(self) -> &'static [&'static str] {
+                match self { $(Metric::$variant => &[$($label),*],)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    ReceivedPoints, Counter, "received_points_total", [],
+        "Lines (relay) or points (aggregator) taken in";
+    ReceivedBytes, Counter, "received_bytes_total", [],
+        "Bytes read from clients or links";
+    RejectedPoints, Counter, "rejected_points_total", ["reason"],
+        "Lines that are no points";
+    AcceptedPoints, Counter, "accepted_points_total", [],
+        "Lines parsed, or points taken up";
+    RoutedPoints, Counter, "routed_points_total", [],
+        "Accepted points owed to at least one destination";
+    DroppedPoints, Counter, "dropped_points_total", ["reason"],
+        "Accepted points owed to no destination";
+    OwedPoints, Counter, "destination_owed_points_total", ["destination"],
+        "Points owed to a destination";
+    SentPoints, Counter, "destination_sent_points_total", ["destination"],
+        "Points written to a destination, confirmed or not, re-sends included";
+    DeliveredPoints, Counter, "destination_delivered_points_total", ["destination"],
+        "Points a destination has confirmed";
+    UnconfirmedPoints, Gauge, "destination_unconfirmed_points", ["destination"],
+        "Points written to a plain store that gave no receipt yet";
+    InFlightPoints, Gauge, "destination_in_flight_points", ["destination"],
+        "Points held for a destination until it confirms them";
+    SpillPendingPoints, Gauge, "destination_spill_pending_points", ["destination"],
+        "Points on disk for a destination";
+    DestinationDroppedPoints, Counter, "destination_dropped_points_total", ["destination", "reason"],
+        "Points owed to a destination and given up";
+    UnaccountedPoints, Gauge, "unaccounted_points", [],
+        "What the books miss; anything but zero is a bug";
+    ConnectionsOpen, Gauge, "connections_open", [],
+        "Client connections open now";
+    ConnectionsOpened, Counter, "connections_opened_total", [],
+        "Client connections accepted";
+    ConnectionsClosed, Counter, "connections_closed_total", ["reason"],
+        "Client connections ended";
+    ConnectionPanics, Counter, "connection_panics_total", [],
+        "Connections that ended by a panic; anything but zero is a bug";
+    AcceptPauses, Counter, "accept_pauses_total", ["reason"],
+        "Times that a listener rested because of an error of accept";
+    WorkerRestarts, Counter, "worker_restarts_total", ["worker"],
+        "Restarts of a worker";
+    WorkerHangs, Counter, "worker_hangs_total", ["worker"],
+        "Times that a worker was given up as hung";
+    WorkerHeartbeatAge, Gauge, "worker_heartbeat_age_seconds", ["worker"],
+        "Time since a worker's latest heartbeat";
+    WorkerBusy, Gauge, "worker_busy_ratio", ["worker"],
+        "Share of its time that a worker spent at work";
+    QueueBytes, Gauge, "queue_bytes", ["queue"],
+        "Bytes queued and in hand";
+    QueueLimitBytes, Gauge, "queue_limit_bytes", ["queue"],
+        "Bytes that a queue may hold";
+    QueueOldest, Gauge, "queue_oldest_seconds", ["queue"],
+        "Age of the oldest item in a queue";
+    Backpressure, Counter, "backpressure_seconds_total", [],
+        "Time for which clients were not read because a queue was full";
+    LinkUp, Gauge, "link_up", ["peer"],
+        "Whether the link to a peer is up";
+    LinkReconnects, Counter, "link_reconnects_total", ["peer"],
+        "Attempts to open a link to a peer";
+    LinkInFlightBytes, Gauge, "link_in_flight_bytes", ["peer"],
+        "Bytes sent to a peer and not durable yet";
+    LinkOldestUnacked, Gauge, "link_oldest_unacked_seconds", ["peer"],
+        "Age of the oldest batch that a peer has not made durable";
+    LinkResends, Counter, "link_resends_total", ["peer"],
+        "Batches sent again";
+    LinkNacks, Counter, "link_nacks_total", ["peer", "reason"],
+        "Batches that a peer refused";
+    LinksClosed, Counter, "links_closed_total", ["reason"],
+        "Links that ended, at the side that counts";
+    DuplicateBatches, Counter, "duplicate_batches_total", [],
+        "Batches that had been merged before; they changed nothing";
+    WindowsOpen, Gauge, "windows_open", [],
+        "Windows that may still take points";
+    SeriesOpen, Gauge, "series_open", [],
+        "Series with an open window";
+    EmittedPoints, Counter, "emitted_points_total", [],
+        "Aggregates emitted, corrections included";
+    Corrections, Counter, "corrections_total", [],
+        "Aggregates emitted again because points came late";
+    LatePoints, Counter, "late_points_total", ["action"],
+        "Points that came after their window was first emitted";
+    VerdictState, Gauge, "verdict", ["verdict"],
+        "1 for the verdict that the node gives on itself";
+    Uptime, Gauge, "uptime_seconds", [],
+        "Time since the node started";
+    LogLinesSwallowed, Counter, "log_lines_swallowed_total", ["site"],
+        "Log lines not written because their site repeats";
+    BuildInfo, Gauge, "build_info", ["version"],
+        "Always 1; the label says which build";
+}
