@@ -58,11 +58,24 @@ const fn zero_bytes(word: u64) -> u64 {
 }
 
 /// The name at the start of `line`, up to the first space or tab, and what it is made of.
+#[inline]
+pub(super) fn name(line: &[u8]) -> (&[u8], NameTraits) {
+    let (end, plain) = scan(line);
+    // The scan also stops at control characters, but only separators end a name.
+    if line.get(end).is_none_or(|byte| is_separator(*byte)) {
+        (&line[..end], NameTraits(plain))
+    } else {
+        (until_separator(line), NameTraits(false))
+    }
+}
+
+/// Where the first space or control character is (or the end), and whether what stands before it is plain: printable
+/// ASCII without `;` or a leading `~`.
 ///
 /// Eight bytes at a time: names are the longest part of a line, and this one pass finds their end and whether the slow
 /// checks (UTF-8, control characters, tags) are needed at all.
 #[inline]
-pub(super) fn name(line: &[u8]) -> (&[u8], NameTraits) {
+pub(super) fn scan(line: &[u8]) -> (usize, bool) {
     let mut odd = u64::from(line.first() == Some(&b'~'));
     let (words, tail) = line.as_chunks::<8>();
     for (index, bytes) in words.iter().enumerate() {
@@ -77,26 +90,16 @@ pub(super) fn name(line: &[u8]) -> (&[u8], NameTraits) {
         }
         let at = low.trailing_zeros() / 8;
         odd |= marks & ((1_u64 << (at * 8)) - 1);
-        return name_ends(line, index * 8 + at as usize, odd);
+        return (index * 8 + at as usize, odd == 0);
     }
     let start = line.len() - tail.len();
     for (index, byte) in tail.iter().enumerate() {
         if *byte <= b' ' {
-            return name_ends(line, start + index, odd);
+            return (start + index, odd == 0);
         }
         odd |= u64::from(*byte >= 0x7f || *byte == b';');
     }
-    (line, NameTraits(odd == 0))
-}
-
-/// `at` is the first byte that is a space or a control character. Only the separators end a name.
-#[inline]
-fn name_ends(line: &[u8], at: usize, odd: u64) -> (&[u8], NameTraits) {
-    if is_separator(line[at]) {
-        (&line[..at], NameTraits(odd == 0))
-    } else {
-        (until_separator(line), NameTraits(false))
-    }
+    (line.len(), odd == 0)
 }
 
 /// Checks a name that is not plain ASCII.

@@ -17,6 +17,7 @@
 
 mod fields;
 pub mod framing;
+mod quick;
 mod reject;
 #[cfg(test)]
 mod tests;
@@ -85,7 +86,6 @@ pub trait LineSink {
 ///
 /// # Errors
 /// The first reason found why the line is no point.
-#[inline]
 pub fn parse_line<'a>(
     line: &'a [u8],
     now: UnixSeconds,
@@ -144,6 +144,11 @@ pub fn parse_block(
 ) {
     let mut rest = block;
     while !rest.is_empty() {
+        if let Some((point, length)) = quick::point(rest, policy) {
+            sink.point(&point);
+            rest = rest.get(length..).unwrap_or_default();
+            continue;
+        }
         let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
         let line = &rest[..end];
         match parse_line(line, now, policy, scratch) {
