@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use regex::bytes::{RegexSet, RegexSetBuilder};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::template::{self, Piece, Template};
 use super::{Function, OutputKey, RuleSpec};
 use crate::partial::Shape;
-use crate::pattern::{Pattern, Selector, path_of};
+use crate::pattern::{Pattern, PatternError, PatternSet, Selector, path_of};
 
 /// A problem that makes the rules unusable. `rule`: index into the specs. The text says what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,9 +28,8 @@ pub struct RuleWarning {
 #[derive(Debug)]
 pub struct RuleSet {
     rules: Vec<Rule>,
-    /// The regex selectors, matched together; `regex_rules` has their rules.
-    regexes: RegexSet,
-    regex_rules: Vec<u16>,
+    /// The selectors of all rules, asked together.
+    selectors: PatternSet,
     warnings: Vec<RuleWarning>,
     version: u64,
 }
@@ -40,8 +38,6 @@ pub struct RuleSet {
 struct Rule {
     spec: RuleSpec,
     pattern: Pattern,
-    /// What every matching name starts with; tried before the glob. None for a regex.
-    prefix: Option<Vec<u8>>,
     template: Template,
     function_names: Vec<Box<[u8]>>,
     shape: Shape,
@@ -70,21 +66,16 @@ impl RuleSet {
         check_names_unique(specs, &mut errors);
         check_outputs_differ(&rules, &mut errors);
         let rules: Vec<Rule> = rules.into_iter().map(|(_, rule)| rule).collect();
-        let (regexes, regex_rules) = match regexes_of(specs) {
-            Ok(set) => set,
-            Err(error) => {
-                if errors.is_empty() {
-                    errors.push(RuleError { rule: 0, message: format!("all regex rules together: {error}") });
-                }
-                return Err(errors);
-            }
-        };
         if !errors.is_empty() {
             errors.sort_by_key(|error| error.rule);
             return Err(errors);
         }
-        let warnings = matched_outputs(&rules);
-        Ok(RuleSet { rules, regexes, regex_rules, warnings, version: version_of(specs) })
+        let selectors = PatternSet::compile(specs.iter().map(|spec| &spec.selector)).map_err(|errors| {
+            let error = |(rule, error): (usize, PatternError)| RuleError { rule, message: error.to_string() };
+            errors.into_iter().map(error).collect::<Vec<_>>()
+        })?;
+        let warnings = matched_outputs(&rules, &selectors);
+        Ok(RuleSet { rules, selectors, warnings, version: version_of(specs) })
     }
 
     /// What is probably not meant.
@@ -118,19 +109,17 @@ impl RuleSet {
     /// Appends the output keys that the series `name` (normal form) feeds, in order of the rules. A `group_by` tag that
     /// the series does not have is left out of the output's name.
     pub fn outputs(&self, name: &[u8], out: &mut Vec<OutputKey>) {
-        self.for_each_match(name, |index, rule| {
+        for (number, rule) in self.matching(name) {
             if let Some(captures) = rule.pattern.captures(name) {
                 let name = rule.template.expand(&captures, group_tags(&rule.spec.group_by, name));
-                out.push(OutputKey { rule: index, name: name.into() });
+                out.push(OutputKey { rule: number, name: name.into() });
             }
-        });
+        }
     }
 
     /// Whether a rule that takes `name` asks for it not to be stored as it is.
     pub fn drop_raw(&self, name: &[u8]) -> bool {
-        let mut drop = false;
-        self.for_each_match(name, |_, rule| drop |= rule.spec.drop_raw && rule.pattern.is_match(name));
-        drop
+        self.matching(name).any(|(_, rule)| rule.spec.drop_raw)
     }
 
     /// Replaces the content of `out` with the name of the series for `key` and the function at `position` in its
@@ -161,24 +150,10 @@ impl RuleSet {
         self.rules.get(usize::from(rule))
     }
 
-    /// Calls `visit` for every rule that may match, in order.
-    fn for_each_match(&self, name: &[u8], mut visit: impl FnMut(u16, &Rule)) {
-        let regexes = self.regexes.matches(name);
-        let mut regex_at = 0;
-        for (index, rule) in (0u16..).zip(&self.rules) {
-            let may_match = match &rule.prefix {
-                Some(prefix) => name.starts_with(prefix),
-                None => {
-                    while self.regex_rules.get(regex_at).is_some_and(|of| *of < index) {
-                        regex_at += 1;
-                    }
-                    regexes.matched(regex_at)
-                }
-            };
-            if may_match {
-                visit(index, rule);
-            }
-        }
+    /// The rules that take `name`, with their numbers, in order.
+    fn matching(&self, name: &[u8]) -> impl Iterator<Item = (u16, &Rule)> {
+        let places = self.selectors.matches(name).into_iter();
+        places.filter_map(|place| Some((u16::try_from(place).ok()?, self.rules.get(place)?)))
     }
 }
 
@@ -215,7 +190,6 @@ impl Rule {
         }
         match template {
             Some(template) if problems.is_empty() => Ok(Rule {
-                prefix: literal_prefix(&spec.selector),
                 function_names: spec.functions.iter().map(|function| function.as_str().as_bytes().into()).collect(),
                 shape: Shape::of(&spec.functions),
                 spec: spec.clone(),
@@ -293,51 +267,25 @@ fn check_outputs_differ(rules: &[(usize, Rule)], errors: &mut Vec<RuleError>) {
     }
 }
 
-fn matched_outputs(rules: &[Rule]) -> Vec<RuleWarning> {
+fn matched_outputs(rules: &[Rule], selectors: &PatternSet) -> Vec<RuleWarning> {
     let mut warnings = Vec::new();
     for from in rules {
-        let samples: Vec<Vec<u8>> = from.function_names.iter().map(|function| from.template.sample(function)).collect();
-        for (index, rule) in rules.iter().enumerate() {
-            let takes = |sample: &Vec<u8>| {
-                rule.prefix.as_ref().is_none_or(|prefix| sample.starts_with(prefix)) && rule.pattern.is_match(sample)
-            };
-            if samples.iter().any(takes) {
-                let message = format!(
-                    "rule `{}` would match the output `{}` of rule `{}`; outputs go to stores only and are not aggregated again",
-                    rule.spec.name, from.spec.output, from.spec.name
-                );
-                warnings.push(RuleWarning { rule: index, message });
-            }
+        let mut takers: Vec<usize> = from
+            .function_names
+            .iter()
+            .flat_map(|function| selectors.matches(&from.template.sample(function)))
+            .collect();
+        takers.sort_unstable();
+        takers.dedup();
+        for taker in takers {
+            let message = format!(
+                "rule `{}` would match the output `{}` of rule `{}`; outputs go to stores only and are not aggregated again",
+                rules[taker].spec.name, from.spec.output, from.spec.name
+            );
+            warnings.push(RuleWarning { rule: taker, message });
         }
     }
     warnings
-}
-
-fn regexes_of(specs: &[RuleSpec]) -> Result<(RegexSet, Vec<u16>), regex::Error> {
-    let regexes: Vec<(u16, &str)> = (0u16..)
-        .zip(specs)
-        .filter_map(|(index, spec)| match &spec.selector {
-            Selector::Regex(text) => Some((index, text.as_str())),
-            Selector::Glob(_) => None,
-        })
-        .collect();
-    // As `pattern` compiles each one; 64 MiB for all together.
-    let set = RegexSetBuilder::new(regexes.iter().map(|(_, text)| text)).unicode(false).size_limit(64 << 20).build()?;
-    Ok((set, regexes.into_iter().map(|(index, _)| index).collect()))
-}
-
-/// What every name that a glob matches starts with.
-fn literal_prefix(selector: &Selector) -> Option<Vec<u8>> {
-    match selector {
-        Selector::Regex(_) => None,
-        Selector::Glob(glob) => {
-            let end = glob.find(['*', '?', '[', '{', '<']).unwrap_or(glob.len());
-            let (literal, rest) = glob.split_at(end);
-            // `a.**` also matches `a`.
-            let literal = if rest.starts_with("**") { literal.trim_end_matches('.') } else { literal };
-            Some(literal.as_bytes().to_vec())
-        }
-    }
 }
 
 /// The input's tags that are grouped by, as `key=value`.
