@@ -97,9 +97,11 @@ fn each_worker_heals_from_a_panic_and_from_a_hang_under_load() {
             for (action, limit) in [("panic", BACK_AFTER_PANIC), ("hang", BACK_AFTER_HANG)] {
                 injured += 1;
                 broken.extend(injure(node, &worker.name, action, limit).err());
-                broken.extend(takes_lines(&relay).err().map(|error| {
-                    format!("after {action} of {}/{}: {error}", node.name, worker.name)
-                }));
+                broken.extend(
+                    takes_lines(&relay)
+                        .err()
+                        .map(|error| format!("after {action} of {}/{}: {error}", node.name, worker.name)),
+                );
                 assert_eq!(spillway.ended(), None, "ended after {action} of {}; {}", worker.name, spillway.log_text());
             }
         }

@@ -29,7 +29,10 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("aggregator", KIT),
     ("replayer", KIT),
     // ring 3
-    ("cli", &["admin-api", "aggregator", "config", "engine", "node", "relay", "replayer", "runtime", "store", "telemetry"]),
+    (
+        "cli",
+        &["admin-api", "aggregator", "config", "engine", "node", "relay", "replayer", "runtime", "store", "telemetry"],
+    ),
     // ring test
     ("testkit", &["admin-api"]),
     // the root package owns the binaries and tests everything
@@ -38,7 +41,17 @@ const ARROWS: [(&str, &[&str]); 17] = [
 
 /// What a service is built from.
 const KIT: &[&str] = &[
-    "admin", "admin-api", "config", "engine", "link", "node", "output", "runtime", "store", "store-rocksdb", "telemetry",
+    "admin",
+    "admin-api",
+    "config",
+    "engine",
+    "link",
+    "node",
+    "output",
+    "runtime",
+    "store",
+    "store-rocksdb",
+    "telemetry",
 ];
 
 /// Ring 0 decides; it has no clock, socket, disk or randomness of its own, and a manifest without these proves it.
