@@ -64,8 +64,7 @@ fn accept(listener: &TcpListener, target: SocketAddr, stop: &AtomicBool) -> Vec<
     for copy in copies {
         copy.join().expect("a copying thread does not panic");
     }
-    let streams = std::mem::take(&mut *done.lock().expect("no panic while held"));
-    streams
+    std::mem::take(&mut *done.lock().expect("no panic while held"))
 }
 
 /// Copies until the client ends, then half-closes and waits for the target's end: what is returned was read there.

@@ -4,6 +4,7 @@
 //! nodes of the cluster file at once; one that does not answer spoils only its own part, and the exit code says so.
 
 mod arguments;
+pub mod assembly;
 mod client;
 mod cluster_file;
 mod exit;
@@ -80,16 +81,7 @@ pub fn run(environment: &Environment, up: UpFn, out: &mut dyn io::Write, err: &m
     };
     match done {
         Ok(exit) => exit,
-        Err(Failure { exit, error }) => {
-            let told = match screen.json {
-                true => screen.json(&serde_json::json!({ "ok": false, "error": format!("{error:#}") })),
-                false => screen.note(&format!("spillway: {error:#}\n")),
-            };
-            // Neither output takes anything: the exit code is all that is left to say.
-            match told {
-                Ok(()) | Err(_) => exit,
-            }
-        }
+        Err(failure) => screen.fail(&failure),
     }
 }
 

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main(runtime::Clock::new().unix(), cli::up::not_assembled)
+    cli::main(runtime::Clock::new().unix(), cli::assembly::up)
 }

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::exit::{Exit, Failure};
+
 /// The two outputs of a command.
 pub(crate) struct Screen<'w> {
     pub(crate) out: &'w mut dyn Write,
@@ -44,6 +46,19 @@ impl Screen<'_> {
     /// When the output does not take it.
     pub(crate) fn note(&mut self, text: &str) -> anyhow::Result<()> {
         self.err.write_all(text.as_bytes()).context("write to standard error")
+    }
+
+    /// Says why the command could not do its work, and gives the exit code back.
+    pub(crate) fn fail(&mut self, failure: &Failure) -> Exit {
+        let error = &failure.error;
+        let told = match self.json {
+            true => self.json(&serde_json::json!({ "ok": false, "error": format!("{error:#}") })),
+            false => self.note(&format!("spillway: {error:#}\n")),
+        };
+        // Neither output takes anything: the exit code is all that is left to say.
+        match told {
+            Ok(()) | Err(_) => failure.exit,
+        }
     }
 
     /// `text`, emphasised where the answer has colours.

@@ -45,11 +45,3 @@ fn choose(loaded: &Loaded, chosen: &[String]) -> Result<Vec<String>, Failure> {
     let wanted = |name: &&str| chosen.is_empty() || chosen.iter().any(|chosen| chosen == name);
     Ok(names.into_iter().filter(wanted).map(str::to_owned).collect())
 }
-
-/// Stands in until the binary is given the assembly.
-///
-/// # Errors
-/// Always.
-pub fn not_assembled(_loaded: Loaded, _options: UpOptions) -> Result<Exit, Failure> {
-    Err(anyhow!("this binary was built without the services").into())
-}

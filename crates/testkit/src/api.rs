@@ -67,6 +67,22 @@ impl Admin {
         }
     }
 
+    /// The value of one sample of `/metrics`: `name` as in `spillway_connections_closed_total`, `label` as in
+    /// `reason="reset"`, or empty. 0 when it is not there.
+    ///
+    /// # Errors
+    /// See [`Admin::health`]; also a value that is no number.
+    pub fn metric(&self, name: &str, label: &str) -> Result<f64, String> {
+        let text = self.metrics()?;
+        let sample = text.lines().find(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
+        });
+        match sample.and_then(|line| line.rsplit(' ').next()) {
+            None => Ok(0.0),
+            Some(value) => value.parse().map_err(|error| format!("{name}{{{label}}} = {value:?}: {error}")),
+        }
+    }
+
     /// Asks a failpoint build to hurt one worker.
     ///
     /// # Errors

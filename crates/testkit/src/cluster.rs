@@ -2,8 +2,11 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::{Admin, reserve};
+use admin_api::Ledger;
+
+use crate::{Admin, eventually, reserve};
 
 /// The layer of a node, as the cluster file spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +51,8 @@ impl Node {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub name: String,
-    pub addresses: Vec<SocketAddr>,
+    /// `host:port`, or `host:port=instance`.
+    pub addresses: Vec<String>,
     pub ring: &'static str,
 }
 
@@ -89,10 +93,15 @@ impl Cluster {
         Cluster { nodes, stores: Vec::new(), rest: String::new() }
     }
 
-    /// Adds a store with the ring `carbon_ch`.
+    /// Adds a store with the ring `carbon_ch`. Several addresses get instances `a`, `b`, ... (up to 26): the ring hashes
+    /// hosts and instances, not ports, and all addresses of a test are on one host.
     #[must_use]
     pub fn store(mut self, name: &str, addresses: &[SocketAddr]) -> Cluster {
-        self.stores.push(Store { name: name.to_owned(), addresses: addresses.to_vec(), ring: "carbon_ch" });
+        let addresses = match addresses {
+            [only] => vec![only.to_string()],
+            many => many.iter().zip('a'..='z').map(|(address, letter)| format!("{address}={letter}")).collect(),
+        };
+        self.stores.push(Store { name: name.to_owned(), addresses, ring: "carbon_ch" });
         self
     }
 
@@ -139,6 +148,28 @@ impl Cluster {
         }
     }
 
+    /// The node of that name.
+    ///
+    /// # Panics
+    /// When the cluster has none.
+    #[track_caller]
+    pub fn named(&self, name: &str) -> &Node {
+        match self.nodes.iter().find(|node| node.name == name) {
+            Some(node) => node,
+            None => panic!("the test's cluster has no node {name}"),
+        }
+    }
+
+    /// Waits until every node's books balance and nothing is on its way any more, and returns them in the order of the
+    /// nodes. Points without a receipt from a plain store may remain: a receipt takes until the connection's rotation.
+    ///
+    /// # Panics
+    /// When that is not so within `limit`; the message has the books that do not settle.
+    #[track_caller]
+    pub fn settled(&self, limit: Duration) -> Vec<Ledger> {
+        eventually(limit, "the books to settle", || self.nodes.iter().map(|node| settled(&node.api())).collect())
+    }
+
     /// The file's text.
     pub fn toml(&self) -> String {
         let mut text = String::from("[cluster]\nname = \"test\"\npartitions = 16\n");
@@ -153,7 +184,6 @@ impl Cluster {
             push(&mut text, format_args!("data = \"data/{name}\"\n"));
         }
         for Store { name, addresses, ring } in &self.stores {
-            let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
             push(
                 &mut text,
                 format_args!("\n[[store]]\nname = \"{name}\"\naddresses = {addresses:?}\nring = \"{ring}\"\n"),
@@ -161,6 +191,16 @@ impl Cluster {
         }
         text.push_str(&self.rest);
         text
+    }
+}
+
+fn settled(api: &Admin) -> Result<Ledger, String> {
+    let ledger = api.ledger()?;
+    let moving = |to: &admin_api::DestinationLedger| to.in_flight != 0 || to.spill_pending != 0 || to.unaccounted != 0;
+    if ledger.balanced && ledger.unaccounted == 0 && ledger.in_hand == 0 && !ledger.destinations.iter().any(moving) {
+        Ok(ledger)
+    } else {
+        Err(format!("{ledger:?}"))
     }
 }
 

@@ -62,6 +62,15 @@ impl Process {
         if let Err(error) = fs::write(&config, cluster.toml()) {
             panic!("write {}: {error}", config.display());
         }
+        Process::up_with_file(binary, &config, dir, open_files)
+    }
+
+    /// Starts `spillway up` on a file that stands already, with `dir` as its working directory.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn up_with_file(binary: &Path, config: &Path, dir: &Path, open_files: Option<u32>) -> Process {
         let mut command = match open_files {
             None => Command::new(binary),
             Some(limit) => {
@@ -70,7 +79,7 @@ impl Process {
                 shell
             }
         };
-        command.arg("up").arg("--config").arg(&config).current_dir(dir);
+        command.arg("up").arg("--config").arg(config).current_dir(dir);
         Process::start("spillway up", command, &dir.join("spillway.log"))
     }
 

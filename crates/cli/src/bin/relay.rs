@@ -1,0 +1,7 @@
+//! The `spillway-relay` binary: one node of the cluster file, named by `--node`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::assembly::one_node("spillway-relay", &[config::Layer::Relay])
+}

@@ -1,0 +1,7 @@
+//! The `spillway-replayer` binary: one node of the cluster file, named by `--node`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::assembly::one_node("spillway-replayer", &[config::Layer::Replayer])
+}
