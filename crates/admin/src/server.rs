@@ -1,7 +1,7 @@
 //! The listener's loop and its connections.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::{Controls, handlers};
 
 /// What one admin server bears.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once; one more is closed at once.
     pub connections: usize,
@@ -52,13 +52,29 @@ pub fn serve_with(
     supervisor: &Supervisor,
 ) -> io::Result<()> {
     // Kept outside the worker, so that each of its lives listens on the same socket and no client is refused between.
-    let listener = listener.into_std()?;
+    let kept = Arc::new(Mutex::new(Some(listener.into_std()?)));
     supervisor.spawn_isolated("admin", move |worker| {
-        let life = listener.try_clone().and_then(TcpListener::from_std);
+        let kept = Arc::clone(&kept);
         let router = handlers::router(Arc::clone(&controls));
-        async move { accept_loop(limits, life?, router, worker).await }
+        async move {
+            // Empty only after a stop: an earlier life has ended in order.
+            let life = opened(&kept).as_ref().map(std::net::TcpListener::try_clone).transpose()?;
+            if let Some(life) = life {
+                accept_loop(limits, TcpListener::from_std(life)?, router, worker.clone()).await?;
+            }
+            // Closes the port, so that a client is refused and does not wait for an answer. A fenced life leaves it to
+            // its successor.
+            if worker.stopping().is_cancelled() {
+                opened(&kept).take();
+            }
+            Ok(())
+        }
     });
     Ok(())
+}
+
+fn opened(kept: &Mutex<Option<std::net::TcpListener>>) -> MutexGuard<'_, Option<std::net::TcpListener>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn accept_loop(limits: Limits, listener: TcpListener, router: Router, worker: Worker) -> Result<(), WorkerError> {

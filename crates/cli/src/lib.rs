@@ -1,1 +1,155 @@
-//! cli
+//! The `spillway` command: runs a cluster, asks its nodes, looks into cluster files.
+//!
+//! A command answers on standard output, in JSON with `--json`, and says everything else on standard error. It asks all
+//! nodes of the cluster file at once; one that does not answer spoils only its own part, and the exit code says so.
+
+mod arguments;
+mod client;
+mod cluster_file;
+mod exit;
+mod explain;
+mod ledger;
+mod screen;
+mod status;
+mod table;
+#[cfg(test)]
+mod tests;
+pub mod up;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use engine::time::UnixSeconds;
+
+pub use exit::{Exit, Failure};
+pub use up::{UpFn, UpOptions};
+
+use arguments::{Arguments, Command, ConfigCommand};
+use screen::Screen;
+
+/// What a command sees of the process it runs in.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// With the program's name first.
+    pub arguments: Vec<OsString>,
+    /// `$SPILLWAY_CONFIG`
+    pub config_variable: Option<OsString>,
+    /// `$NO_COLOR` is set and not empty.
+    pub no_colour: bool,
+    pub out_is_terminal: bool,
+    pub err_is_terminal: bool,
+    /// Seconds since 1970.
+    pub now: UnixSeconds,
+}
+
+/// Runs the command of this process.
+///
+/// `now`: seconds since 1970. `up`: assembles and runs nodes.
+pub fn main(now: UnixSeconds, up: UpFn) -> ExitCode {
+    let environment = Environment {
+        arguments: std::env::args_os().collect(),
+        config_variable: std::env::var_os("SPILLWAY_CONFIG"),
+        no_colour: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
+        out_is_terminal: io::stdout().is_terminal(),
+        err_is_terminal: io::stderr().is_terminal(),
+        now,
+    };
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let exit = run(&environment, up, &mut out, &mut err);
+    // Whoever would be told of a failure here is the one who went away.
+    match out.flush() {
+        Ok(()) | Err(_) => exit.into(),
+    }
+}
+
+/// Runs one command.
+pub fn run(environment: &Environment, up: UpFn, out: &mut dyn io::Write, err: &mut dyn io::Write) -> Exit {
+    let colour = |terminal: bool| terminal && !environment.no_colour;
+    let mut screen = Screen {
+        out,
+        err,
+        json: false,
+        out_colour: colour(environment.out_is_terminal),
+        err_colour: colour(environment.err_is_terminal),
+    };
+    let done = match Arguments::try_parse_from(&environment.arguments) {
+        Ok(arguments) => dispatch(environment, arguments, up, &mut screen),
+        Err(error) => usage(&error, &mut screen),
+    };
+    match done {
+        Ok(exit) => exit,
+        Err(Failure { exit, error }) => {
+            let told = match screen.json {
+                true => screen.json(&serde_json::json!({ "ok": false, "error": format!("{error:#}") })),
+                false => screen.note(&format!("spillway: {error:#}\n")),
+            };
+            // Neither output takes anything: the exit code is all that is left to say.
+            match told {
+                Ok(()) | Err(_) => exit,
+            }
+        }
+    }
+}
+
+fn dispatch(
+    environment: &Environment,
+    arguments: Arguments,
+    up: UpFn,
+    screen: &mut Screen<'_>,
+) -> Result<Exit, Failure> {
+    screen.json = arguments.json;
+    let path = cluster_file::locate(arguments.config, environment.config_variable.as_ref())?;
+    let loaded = match cluster_file::read(&path, screen)? {
+        Ok(loaded) => loaded,
+        Err(exit) => return Ok(exit),
+    };
+    let checking = matches!(arguments.command, Command::Config(ConfigCommand::Check));
+    if !screen.json && !checking && !loaded.warnings.is_empty() {
+        cluster_file::tell(&loaded.warnings, screen)?;
+    }
+    match arguments.command {
+        Command::Up { node } => up::run(loaded, &node, screen.json, up),
+        Command::Status => status::run(&loaded.cluster, screen),
+        Command::Ledger => ledger::run(&loaded.cluster, screen),
+        Command::Config(ConfigCommand::Check) => check(&loaded, screen),
+        Command::Config(ConfigCommand::Show) => show(&loaded, screen),
+        Command::Explain { line } => explain::run(&loaded.cluster, &line.join(" "), environment.now, screen),
+    }
+}
+
+/// `config check` of a file that can be used.
+fn check(loaded: &config::Loaded, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+    cluster_file::tell(&loaded.warnings, screen)?;
+    if !screen.json {
+        let warnings = loaded.warnings.problems.len();
+        let nodes = loaded.cluster.nodes.len();
+        let beside = if warnings == 0 { String::new() } else { format!(", {warnings} warnings") };
+        screen.text(&format!("{}: good ({nodes} nodes{beside})\n", loaded.warnings.file))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn show(loaded: &config::Loaded, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+    let text = loaded.show();
+    if screen.json {
+        screen.json(&serde_json::json!({ "file": loaded.warnings.file, "toml": text }))?;
+    } else {
+        screen.text(&text)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Help and version are answers; everything else that clap says is an error of usage.
+fn usage(error: &clap::Error, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+    let rendered = error.render();
+    if error.use_stderr() {
+        let text = if screen.err_colour { rendered.ansi().to_string() } else { rendered.to_string() };
+        screen.note(&text)?;
+        return Ok(Exit::Usage);
+    }
+    let text = if screen.out_colour { rendered.ansi().to_string() } else { rendered.to_string() };
+    screen.text(&text)?;
+    Ok(Exit::Ok)
+}

@@ -284,7 +284,7 @@ impl Default for Receive {
     fn default() -> Receive {
         Receive {
             max_line_bytes: 16 << 10,
-            max_name_bytes: 4 << 10,
+            max_name_bytes: 2 << 10,
             two_fields: true,
             idle_timeout: None,
             line_timeout: Duration::from_secs(60),

@@ -1,58 +1,93 @@
-//! The seam to the engine: routes and rules are checked by compiling them with the code that runs live.
+//! Routes, rules and rings are checked by compiling them with the engine's own code, the same that runs live.
+
+use std::net::Ipv4Addr;
 
 use engine::pattern::{Pattern, Selector};
-use engine::route::{RouteSpec, StoreSpec};
-use engine::rule::{Function, RuleSpec};
+use engine::ring;
+use engine::route::{RouteSpec, RouteTable, StoreAddress, StoreSpec, Target};
+use engine::rule::{Function, RuleSet, RuleSpec};
 
 use crate::document::Document;
 
-/// Reads a function's name.
-pub(crate) fn parse_function(word: &str) -> Option<Function> {
-    Some(match word {
-        "sum" => Function::Sum,
-        "count" => Function::Count,
-        "min" => Function::Min,
-        "max" => Function::Max,
-        "avg" => Function::Avg,
-        "first" => Function::First,
-        "last" => Function::Last,
-        "rate" => Function::Rate,
-        "stddev" => Function::Stddev,
-        "distinct" => Function::Distinct,
-        percentile => Function::Percentile(tenths(percentile.strip_prefix('p')?)?),
-    })
-}
-
-/// `99` is 990, `99.9` and `999` are 999; above 0 and below 1000.
-fn tenths(digits: &str) -> Option<u16> {
-    let fits = |text: &str| !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let tenths = match digits.split_once('.') {
-        Some((whole, tenth)) if fits(whole) && fits(tenth) && tenth.len() == 1 => {
-            format!("{whole}{tenth}").parse().ok()?
-        }
-        Some(_) => return None,
-        None if fits(digits) && digits.len() == 3 => digits.parse().ok()?,
-        None if fits(digits) => digits.parse::<u16>().ok()? * 10,
-        None => return None,
-    };
-    (1..1000).contains(&tenths).then_some(tenths)
-}
-
-/// Compiles everything and reports what does not compile. `paths`: the key paths of the routes and of the rules.
+/// Reports whatever does not compile. What was reported already while reading is replaced by something harmless, so that
+/// it is not told twice and hides nothing else.
+///
+/// `routes`, `rules`, `stores`: each with its key path.
 pub(crate) fn check_compiles(
     document: &Document<'_>,
     routes: &[(String, RouteSpec)],
     rules: &[(String, RuleSpec)],
-    _stores: &[StoreSpec],
+    stores: &[(String, StoreSpec)],
 ) {
-    let selectors = routes.iter().map(|(path, route)| (path, &route.selector));
-    for (path, selector) in selectors.chain(rules.iter().map(|(path, rule)| (path, &rule.selector))) {
-        if let Err(error) = Pattern::compile(selector) {
-            let key = match selector {
-                Selector::Glob(_) => "glob",
-                Selector::Regex(_) => "regex",
-            };
-            document.error(&format!("{path}.{key}"), error.to_string(), "");
+    let stores: Vec<StoreSpec> = stores.iter().map(|(path, store)| sound(document, path, store)).collect();
+    let specs: Vec<RouteSpec> = routes
+        .iter()
+        .map(|(_, route)| match route.to.is_empty() {
+            true => RouteSpec { to: vec![Target::Aggregate], ..route.clone() },
+            false => route.clone(),
+        })
+        .collect();
+    match RouteTable::compile(&specs, &stores) {
+        Ok(table) => {
+            for warning in table.warnings() {
+                document.warning(path_of(routes, warning.route), warning.message.clone(), "");
+            }
         }
+        Err(errors) => {
+            for error in errors {
+                let selector = specs.get(error.route).map(|route| &route.selector);
+                document.error(&place(path_of(routes, error.route), selector, &error.message), error.message, "");
+            }
+        }
+    }
+    let specs: Vec<RuleSpec> = rules.iter().map(|(_, rule)| harmless(rule)).collect();
+    match RuleSet::compile(&specs) {
+        Ok(set) => {
+            for warning in set.warnings() {
+                document.warning(path_of(rules, warning.rule), warning.message.clone(), "");
+            }
+        }
+        Err(errors) => {
+            for error in errors {
+                let selector = specs.get(error.rule).map(|rule| &rule.selector);
+                document.error(&place(path_of(rules, error.rule), selector, &error.message), error.message, "");
+            }
+        }
+    }
+}
+
+/// The store itself if its ring can be built; else, with the reason reported, one that stands in for it.
+fn sound(document: &Document<'_>, path: &str, store: &StoreSpec) -> StoreSpec {
+    let Err(messages) = ring::check(store) else { return store.clone() };
+    // That there are no addresses was said where they were read.
+    if !store.addresses.is_empty() && !document.has_errors_in(path) {
+        for message in messages {
+            document.error(&format!("{path}.addresses"), message, "");
+        }
+    }
+    let address = StoreAddress { host: Ipv4Addr::LOCALHOST.to_string(), port: 1, instance: None };
+    StoreSpec { name: store.name.clone(), addresses: vec![address], ring: store.ring, replicas: 1 }
+}
+
+fn harmless(rule: &RuleSpec) -> RuleSpec {
+    let mut rule = rule.clone();
+    rule.interval = rule.interval.max(1);
+    if rule.functions.is_empty() {
+        rule.functions.push(Function::Sum);
+    }
+    rule
+}
+
+fn path_of<T>(specs: &[(String, T)], index: usize) -> &str {
+    specs.get(index).map_or("", |(path, _)| path.as_str())
+}
+
+/// The selector's own key if that is what the message is about, else the whole route or rule.
+fn place(path: &str, selector: Option<&Selector>, message: &str) -> String {
+    let own = selector.filter(|selector| Pattern::compile(selector).is_err_and(|error| error.to_string() == message));
+    match own {
+        Some(Selector::Glob(_)) => format!("{path}.glob"),
+        Some(Selector::Regex(_)) => format!("{path}.regex"),
+        None => path.to_owned(),
     }
 }

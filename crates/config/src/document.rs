@@ -117,6 +117,12 @@ impl<'t> Document<'t> {
         self.found.borrow().problems.iter().any(|problem| problem.severity == Severity::Error)
     }
 
+    /// Whether anything found so far is wrong with a key of the table at `path`.
+    pub(crate) fn has_errors_in(&self, path: &str) -> bool {
+        let inside = |key: &str| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        self.found.borrow().problems.iter().any(|problem| problem.severity == Severity::Error && inside(&problem.key))
+    }
+
     /// Writes down a value that is in effect without a key of its own having been read.
     pub(crate) fn effective(&self, line: Effective) {
         self.found.borrow_mut().effective.push(line);

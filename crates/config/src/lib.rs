@@ -27,10 +27,13 @@ pub use cluster::{
 pub use problem::{Problem, Problems, Severity};
 pub use suggest::nearest;
 
+use engine::route::RouteSpec;
+use engine::rule::RuleSpec;
 use toml::de::DeTable;
 
-use crate::document::{Document, Effective};
+use crate::document::{Document, Effective, Section};
 use crate::setting::Name;
+use crate::stores::StoreDraft;
 
 /// A cluster file that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,20 +81,7 @@ fn walk<'t>(document: &Document<'t>, table: &DeTable<'t>) -> Option<Cluster> {
 
     let nodes: Vec<_> = root.list("node").into_iter().map(|section| nodes::read(document, section)).collect();
     let stores: Vec<_> = root.list("store").into_iter().map(|section| stores::read(document, section)).collect();
-    let mut routes = Vec::new();
-    for section in root.list("route") {
-        let path = section.path().to_owned();
-        routes.extend(rules::read_route(document, section, &stores).map(|route| (path, route)));
-    }
-    let mut rules = Vec::new();
-    for section in root.list("rule") {
-        let path = section.path().to_owned();
-        rules.extend(rules::read_rule(document, section, &stores).map(|rule| (path, rule)));
-    }
-    if !document.has("route") {
-        routes.push(("route".into(), rules::default_route(document, &stores, !rules.is_empty())));
-    }
-
+    let (routes, rules) = routes_and_rules(document, &mut root, &stores);
     let health = sections::health(root.table("health"));
     let receive = sections::receive(root.table("receive"));
     let send = sections::send(root.table("send"));
@@ -108,12 +98,13 @@ fn walk<'t>(document: &Document<'t>, table: &DeTable<'t>) -> Option<Cluster> {
     stores::check_names(document, &stores);
     nodes::check_layers(document, &nodes, cross::needs_final(&routes, &rules));
     cross::check_usage(document, &stores, &routes, &rules);
-    let stores: Vec<_> = stores.into_iter().map(stores::StoreDraft::finished).collect();
+    let stores: Vec<_> = stores.into_iter().map(|draft| (draft.path.clone(), draft.finished())).collect();
     compile::check_compiles(document, &routes, &rules, &stores);
     let node_count = nodes.len();
     let nodes: Vec<Node> = nodes.into_iter().filter_map(nodes::NodeDraft::finished).collect();
     // Whatever is left out here was reported where it was read.
     let complete = name.is_some() && nodes.len() == node_count;
+    let stores = stores.into_iter().map(|(_, store)| store).collect();
     let routes = routes.into_iter().map(|(_, route)| route).collect();
     let (rule_paths, rules): (Vec<_>, Vec<_>) = rules.into_iter().unzip();
     let cluster = Cluster {
@@ -135,4 +126,29 @@ fn walk<'t>(document: &Document<'t>, table: &DeTable<'t>) -> Option<Cluster> {
     };
     cross::check_times_and_sizes(document, &cluster, &rule_paths);
     complete.then_some(cluster)
+}
+
+/// Each with its key path.
+type Placed<T> = Vec<(String, T)>;
+
+/// Reads `[[route]]` and `[[rule]]`; without any route there is a default one.
+fn routes_and_rules<'d, 't>(
+    document: &'d Document<'t>,
+    root: &mut Section<'d, 't>,
+    stores: &[StoreDraft],
+) -> (Placed<RouteSpec>, Placed<RuleSpec>) {
+    let mut routes = Vec::new();
+    for section in root.list("route") {
+        let path = section.path().to_owned();
+        routes.extend(rules::read_route(document, section, stores).map(|route| (path, route)));
+    }
+    let mut rules = Vec::new();
+    for section in root.list("rule") {
+        let path = section.path().to_owned();
+        rules.extend(rules::read_rule(document, section, stores).map(|rule| (path, rule)));
+    }
+    if !document.has("route") {
+        routes.push(("route".into(), rules::default_route(document, stores, !rules.is_empty())));
+    }
+    (routes, rules)
 }

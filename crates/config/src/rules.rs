@@ -6,7 +6,6 @@ use engine::pattern::Selector;
 use engine::route::{RouteSpec, Target};
 use engine::rule::{Function, RuleSpec};
 
-use crate::compile::parse_function;
 use crate::document::{Document, Effective, Item, Origin, Section, show_list};
 use crate::nodes::known_names;
 use crate::setting::{Name, Setting as _, quote};
@@ -166,7 +165,7 @@ fn seconds(
 fn functions(document: &Document<'_>, section: &mut Section<'_, '_>) -> Vec<Function> {
     let mut functions = Vec::new();
     for Item { path, text } in section.required_strings("functions", "what is computed", FUNCTIONS) {
-        match parse_function(&text) {
+        match Function::parse(&text) {
             Some(function) if functions.contains(&function) => {
                 document.error(&path, format!("{} stands here twice", quote(&text)), "each function once");
             }

@@ -40,6 +40,7 @@ mod books;
 mod log;
 #[cfg(test)]
 mod model;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +51,7 @@ use bytes::Bytes;
 
 pub use self::books::{Books, Counters};
 use self::log::Log;
+pub use self::settings::Settings;
 use crate::time::Mono;
 
 /// Whole canonical lines, each with its LF, in the order in which the store shall see them.
@@ -59,45 +61,6 @@ pub struct Block {
     pub bytes: Bytes,
     /// How many lines.
     pub points: u32,
-}
-
-/// The limits of one link. Every duration is elapsed time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// A receipt is asked for when the oldest unconfirmed block of the connection is this old ...
-    pub rotate: Duration,
-    /// ... or when this many bytes are unconfirmed (at most half of `retain_bytes` is used).
-    pub rotate_bytes: u64,
-    /// How long the first wait for a receipt lasts.
-    pub receipt_timeout: Duration,
-    /// How long bytes of a lost connection may still reach the store.
-    pub linger: Duration,
-    /// Bytes of all blocks held: unsent, unconfirmed and copies for re-asserts.
-    pub retain_bytes: u64,
-    /// A store that took nothing new for this long gets no back-pressure on its behalf.
-    pub ack_timeout: Duration,
-    /// Reconnects wait a random time up to `backoff_base` doubled with every attempt, up to `backoff_cap`.
-    pub backoff_base: Duration,
-    /// See `backoff_base`.
-    pub backoff_cap: Duration,
-    /// The attempts are counted from zero again after a connection that lived this long, or a receipt.
-    pub backoff_reset: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            rotate: Duration::from_secs(60),
-            rotate_bytes: 64 << 20,
-            receipt_timeout: Duration::from_secs(10),
-            linger: Duration::from_secs(60),
-            retain_bytes: 512 << 20,
-            ack_timeout: Duration::from_secs(3),
-            backoff_base: Duration::from_millis(50),
-            backoff_cap: Duration::from_secs(5),
-            backoff_reset: Duration::from_secs(10),
-        }
-    }
 }
 
 /// What happened to the connection. Offers and pulls are methods, because they answer at once.
@@ -212,6 +175,8 @@ impl StoreLink {
     /// # Errors
     /// The block itself; nothing of it is in the books.
     pub fn offer(&mut self, now: Mono, block: Block) -> Result<(), Block> {
+        // A store that was never tried has `ack_timeout` to show itself.
+        self.progress_at.get_or_insert(now);
         if !self.accepts(now) {
             self.ask_for_room(now);
             return Err(block);

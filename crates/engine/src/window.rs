@@ -197,6 +197,18 @@ impl Windows {
         self.blocks.keys().filter(rests).take(limit).copied().collect()
     }
 
+    /// The start of the oldest window, in memory or not.
+    pub fn oldest(&self) -> Option<UnixSeconds> {
+        let live = self.blocks.keys().next().map(|id| id.window);
+        let absent = self.absent.keys().next().map(|id| id.window);
+        [live, absent].into_iter().flatten().min()
+    }
+
+    /// Whether a block is left on disk: it must be restored before anything is merged into it.
+    pub fn is_absent(&self, id: BlockId) -> bool {
+        self.absent.contains_key(&id)
+    }
+
     /// Says at a start that a snapshot of a block exists which is left on disk. `points`: those in it
     /// ([`snapshot_points`]).
     pub fn set_absent(&mut self, id: BlockId, points: u64) {

@@ -5,8 +5,8 @@
 #![allow(clippy::print_stdout, reason = "a measurement prints its numbers")]
 
 use std::error::Error;
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -28,20 +28,43 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut addr = String::new();
     BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut addr)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    floor(addr.trim())?;
     let measured = runtime.block_on(send(addr.trim().to_owned()));
     child.kill()?;
     child.wait()?;
     measured
 }
 
+/// The same bytes by plain blocking writes: what the kernel takes for itself.
+fn floor(addr: &str) -> Result<(), Box<dyn Error>> {
+    let mut stream = TcpStream::connect(addr)?;
+    let (block, clock) = (block(), Clock::new());
+    let (cpu, began) = (cpu_ticks()?, clock.now());
+    for _ in 0..BLOCKS {
+        stream.write_all(&block)?;
+    }
+    print("plain write_all", cpu_ticks()? - cpu, clock.now().since(began));
+    Ok(())
+}
+
+fn block() -> Bytes {
+    let mut line = b"collectd.host-0001.cpu-0.cpu-idle 97.123456 1767225600".to_vec();
+    line.resize(LINE_BYTES - 1, b'0');
+    line.push(b'\n');
+    Bytes::from(line.repeat(LINES_PER_BLOCK as usize))
+}
+
+fn print(what: &str, cpu: u64, wall: Duration) {
+    let lines = (BLOCKS * u64::from(LINES_PER_BLOCK)) as f64;
+    let (rate, nanos) = (lines / wall.as_secs_f64() / 1e6, cpu as f64 * 1e7 / lines);
+    println!("{what}: {rate:.1} million lines/s, {nanos:.2} ns of CPU a line (user + system, sender only)");
+}
+
 async fn send(addr: String) -> Result<(), Box<dyn Error>> {
     let clock = Clock::new();
     let supervisor = Supervisor::new("bench", clock, RestartPolicy::default())?;
     let sender = StoreSender::start(&supervisor, clock, "bench.store.0", addr, Settings::default())?;
-    let mut line = b"collectd.host-0001.cpu-0.cpu-idle 97.123456 1767225600".to_vec();
-    line.resize(LINE_BYTES - 1, b'0');
-    line.push(b'\n');
-    let bytes = Bytes::from(line.repeat(LINES_PER_BLOCK as usize));
+    let bytes = block();
     let (cpu, began) = (cpu_ticks()?, clock.now());
     for _ in 0..BLOCKS {
         sender.offer(Block { bytes: bytes.clone(), points: LINES_PER_BLOCK }).await?;
@@ -49,9 +72,7 @@ async fn send(addr: String) -> Result<(), Box<dyn Error>> {
     let late = supervisor.shutdown(Duration::from_secs(20)).await;
     let (cpu, wall) = (cpu_ticks()? - cpu, clock.now().since(began));
     let books = sender.books();
-    let lines = BLOCKS * u64::from(LINES_PER_BLOCK);
-    println!("lines {lines}, wall {wall:?}, {:.1} million lines/s", lines as f64 / wall.as_secs_f64() / 1e6);
-    println!("CPU {:.2} s, {:.2} ns a line (user + system, sender only)", cpu as f64 / 100.0, cpu as f64 * 1e7 / lines as f64);
+    print("store sender", cpu, wall);
     println!("{books:?}\n{:?}\nlate: {late:?}", sender.status().counters);
     Ok(())
 }

@@ -162,9 +162,12 @@ fn by(holder: Option<&str>) -> String {
 /// # Errors
 /// [`ListenError::Taken`] when another socket listens there, with the process that holds it where that can be seen.
 pub fn listen(addr: SocketAddr, backlog: u32) -> Result<TcpListener, ListenError> {
-    open_listener(addr, backlog).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => ListenError::Taken { addr, holder: holder::of(addr) },
-        _ => ListenError::Other { addr, source },
+    open_listener(addr, backlog).map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            ListenError::Taken { addr, holder: holder::of(addr) }
+        } else {
+            ListenError::Other { addr, source }
+        }
     })
 }
 

@@ -176,11 +176,8 @@ impl<T> Sender<T> {
         // times, which differ by no more than this function takes.
         self.shared.enqueued().push_back(self.shared.clock.now());
         self.shared.bytes.fetch_add(bytes, Ordering::AcqRel);
-        let credited = Credited { item, hold: Hold { bytes, shared: Arc::clone(&self.shared), _permit: permit } };
-        self.tx.send(credited).map_err(|refused| {
-            self.shared.enqueued().pop_back();
-            refused.into_inner().into_item()
-        })
+        let hold = Hold { queued: true, bytes, shared: Arc::clone(&self.shared), _permit: permit };
+        self.tx.send(Credited { item, hold }).map_err(|refused| refused.into_inner().into_item())
     }
 }
 
@@ -232,21 +229,32 @@ impl<T> Receiver<T> {
         Probe(Arc::clone(&self.shared))
     }
 
-    fn taken(&self, item: Credited<T>) -> Credited<T> {
-        self.shared.enqueued().pop_front();
+    fn taken(&self, mut item: Credited<T>) -> Credited<T> {
+        item.hold.leave_queue();
         item
     }
 }
 
 #[derive(Debug)]
 struct Hold {
+    /// Still in the channel, or dropped with it.
+    queued: bool,
     bytes: u64,
     shared: Arc<Shared>,
     _permit: OwnedSemaphorePermit,
 }
 
+impl Hold {
+    fn leave_queue(&mut self) {
+        if std::mem::take(&mut self.queued) {
+            self.shared.enqueued().pop_front();
+        }
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
+        self.leave_queue();
         self.shared.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
@@ -282,3 +290,6 @@ impl<T> DerefMut for Credited<T> {
         &mut self.item
     }
 }
+
+#[cfg(test)]
+mod tests;

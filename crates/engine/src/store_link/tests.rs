@@ -303,9 +303,10 @@ fn tight() -> Settings {
 
 #[test]
 fn over_the_bound_a_dead_store_loses_the_oldest_and_the_books_say_so() {
-    let link = check_with(tight(), &[(0, Tick), (0, ConnectFailed), (1, Offer("abcdef"))], "connect connect", 4, 0, 0);
+    let script = [(0, Tick), (0, ConnectFailed), (1, Offer("abcde")), (4, Offer("ef"))];
+    let link = check_with(tight(), &script, "connect connect refused", 4, 0, 0);
     assert_eq!((link.books().dropped_retain_full, link.held_bytes()), (2, 40));
-    let script = [(0, Tick), (0, Offer("abcdef")), (1, Connected), (1, Write)];
+    let script = [(0, Tick), (0, Offer("abcd")), (3, Offer("ef")), (4, Connected), (4, Write)];
     let link = check_with(tight(), &script, "connect cdef half-close", 0, 4, 0);
     assert_eq!(link.books().dropped_retain_full, 2);
 }

@@ -256,7 +256,8 @@ impl Supervisor {
     {
         self.spawn_thread(name, move |worker| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(make(worker))
+            // Called inside the runtime too, so that it may make sockets.
+            runtime.block_on(async { make(worker).await })
         });
     }
 
@@ -411,3 +412,6 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

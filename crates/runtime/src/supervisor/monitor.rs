@@ -178,3 +178,13 @@ fn begin(shared: &Shared, slot: &Slot, index: usize, now: Mono) -> Result<Phase,
     let abort = run::start(shared, index, &slot.body, worker.clone())?;
     Ok(Phase::Running { worker, abort })
 }
+
+/// Does to this thread what a bug would do to the monitor's.
+#[cfg(test)]
+pub(super) fn die() {
+    let died = std::thread::spawn(|| {
+        let _guard = AbortUnlessClosed { closed: false };
+        panic!("BUG: a bug in the monitor");
+    });
+    assert!(died.join().is_ok(), "the process outlived its monitor");
+}

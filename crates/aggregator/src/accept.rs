@@ -1,0 +1,141 @@
+//! The listener of links: greet, see what the peer is, and give the connection to the role that serves it.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use bytes::BytesMut;
+use engine::batch::Versions;
+use engine::recv::{AcceptOutcome, Disposition};
+use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
+use link::{Ended, Handler};
+use runtime::net::{self, SocketProfile};
+use runtime::{Clock, Supervisor, Worker, WorkerError};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{debug, info, warn};
+
+use crate::finals::{self, FinalRole};
+use crate::partial::{self, PartialRole};
+use crate::partial_lock as lock;
+
+/// What an aggregator serves, and what it expects of peers.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) node: String,
+    pub(crate) cluster: String,
+    pub(crate) versions: Versions,
+    pub(crate) partitions: u16,
+    pub(crate) partial: Option<Arc<PartialRole>>,
+    pub(crate) finals: Option<Arc<FinalRole>>,
+    pub(crate) clock: Clock,
+    /// Links that ended, by reason.
+    pub(crate) closed: Mutex<std::collections::BTreeMap<&'static str, u64>>,
+}
+
+/// Accepts links until the worker is asked to stop. The listener outlives the worker.
+pub(crate) async fn listen(
+    worker: Worker,
+    listener: Arc<TcpListener>,
+    service: Arc<Service>,
+    supervisor: Supervisor,
+    group: &'static str,
+) -> Result<(), WorkerError> {
+    let stop = worker.stopping();
+    loop {
+        worker.failpoint_async("accept").await?;
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            accepted = tokio::time::timeout(worker.beat_interval(), listener.accept()) => accepted,
+        };
+        worker.beat();
+        match accepted {
+            Err(_) => {} // nobody came; time to beat
+            Ok(Ok((stream, peer))) => {
+                let service = Arc::clone(&service);
+                supervisor.spawn_connection(group, async move {
+                    let ended = service.serve(stream).await;
+                    *lock(&service.closed).entry(ended.as_str()).or_default() += 1;
+                    match ended {
+                        Ended::Closed | Ended::Stopping => {
+                            info!(node = %service.node, %peer, "link closed by its peer")
+                        }
+                        ended => warn_or_info(&service.node, &peer.to_string(), &ended),
+                    }
+                });
+            }
+            Ok(Err(error)) => rest(&worker, &error).await,
+        }
+    }
+}
+
+/// Bytes that are no frame mean that something speaks to this port that should not: a person must look. A peer that
+/// went away is everyday business.
+fn warn_or_info(node: &str, peer: &str, ended: &Ended) {
+    if matches!(ended, Ended::Frame(_) | Ended::Refused(_) | Ended::Unexpected(_)) {
+        warn!(%node, %peer, why = %ended, "link closed");
+    } else {
+        info!(%node, %peer, why = %ended, "link closed");
+    }
+}
+
+async fn rest(worker: &Worker, error: &io::Error) {
+    match AcceptOutcome::of_error(error.kind(), error.raw_os_error()).disposition() {
+        Disposition::PauseAccept(pause) => worker.idle(tokio::time::sleep(pause)).await,
+        Disposition::Continue | Disposition::Retry | Disposition::Close { .. } => debug!(%error, "accept"),
+    }
+}
+
+impl Service {
+    async fn serve(&self, mut stream: TcpStream) -> Ended {
+        if let Err(error) = net::apply(&stream, SocketProfile::Internal) {
+            debug!(%error, "set socket options of a link");
+        }
+        let (hello, early) = match link::accept(&mut stream).await {
+            Ok(greeted) => greeted,
+            Err(ended) => return ended,
+        };
+        match self.role_for(&hello) {
+            Ok(handler) => self.welcome(stream, early, &hello, handler).await,
+            Err(reason) => match link::send(&mut stream, &Frame::Refuse(reason)).await {
+                Ok(()) => Ended::Refused(reason),
+                Err(ended) => ended,
+            },
+        }
+    }
+
+    /// Who serves this peer, or why nobody does.
+    fn role_for(&self, hello: &Hello) -> Result<Arc<dyn Handler>, RefuseReason> {
+        if hello.protocol != PROTOCOL {
+            return Err(RefuseReason::Protocol);
+        }
+        if hello.cluster != self.cluster {
+            return Err(RefuseReason::Cluster);
+        }
+        if hello.partitions != self.partitions {
+            return Err(RefuseReason::Partitions);
+        }
+        if hello.versions != self.versions {
+            return Err(RefuseReason::Versions);
+        }
+        match (hello.role, &self.partial, &self.finals) {
+            (Role::Relay | Role::Replayer, Some(role), _) => {
+                if role.machine().is_impostor(hello.incarnation) {
+                    return Err(RefuseReason::DuplicateSender);
+                }
+                Ok(Arc::new(partial::Inbound::new(Arc::clone(role))))
+            }
+            (Role::Partial, _, Some(role)) => Ok(Arc::new(finals::Inbound::new(Arc::clone(role)))),
+            (Role::Relay | Role::Replayer | Role::Partial, _, _) => Err(RefuseReason::Role),
+        }
+    }
+
+    async fn welcome(&self, mut stream: TcpStream, early: BytesMut, hello: &Hello, handler: Arc<dyn Handler>) -> Ended {
+        let window_bytes = self.partial.as_ref().map_or(0, |role| role.machine().window_bytes());
+        let welcome = Frame::HelloOk(HelloOk { node: self.node.clone(), window_bytes });
+        if let Err(ended) = link::send(&mut stream, &welcome).await {
+            return ended;
+        }
+        info!(node = %self.node, peer = %hello.node, "link accepted");
+        link::run(stream, early, &*handler, self.clock).await
+    }
+}

@@ -1,0 +1,203 @@
+//! What an aggregator says over its admin API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use admin::Controls;
+use admin_api::{BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
+use engine::time::Mono;
+use node::VerdictKeeper;
+use runtime::{Clock, Supervisor};
+use telemetry::{Metric, Telemetry};
+
+use crate::accept::Service;
+use crate::finals::FinalRole;
+use crate::partial::{Downlink, PartialRole};
+use crate::partial_lock as lock;
+
+#[derive(Debug)]
+pub(crate) struct AggregatorControls {
+    pub(crate) service: Arc<Service>,
+    pub(crate) layer: &'static str,
+    pub(crate) downlinks: Vec<Arc<Downlink>>,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) keeper: Arc<VerdictKeeper>,
+    pub(crate) clock: Clock,
+    pub(crate) started: Mono,
+}
+
+impl AggregatorControls {
+    fn verdict(&self) -> Verdict {
+        let (bytes, delay) = self.service.partial.as_ref().map_or((0, Duration::ZERO), |role| role.queue());
+        self.keeper.verdict(bytes, delay)
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        let links = self.downlinks.iter().map(|downlink| PeerStatus {
+            peer: downlink.peer().to_owned(),
+            state: if downlink.is_up() { "up" } else { "down" }.into(),
+            in_flight_points: 0,
+            in_flight_bytes: 0,
+            oldest_unacked_ms: 0,
+            last_error: downlink.last_error().filter(|_| !downlink.is_up()),
+        });
+        let stores =
+            self.service.finals.iter().flat_map(|role| &role.setup.stores).flat_map(|store| {
+                store.senders.iter().map(move |sender| node::store_peer(&store.name, &sender.status()))
+            });
+        links.chain(stores).collect()
+    }
+
+    fn figures(&self) -> BTreeMap<String, u64> {
+        let mut figures = BTreeMap::new();
+        let mut set = |name: &str, value: u64| {
+            figures.insert(name.to_owned(), value);
+        };
+        if let Some(role) = &self.service.partial {
+            let machine = role.machine();
+            let (bytes, batches) = machine.held();
+            set("batches_held", batches as u64);
+            set("batches_held_bytes", bytes);
+            set("batches_rebuilt", machine.rebuilt());
+            set("duplicate_batches", machine.books().duplicates);
+        }
+        if let Some(role) = &self.service.finals {
+            let states: Vec<_> = role.states.iter().map(lock).collect();
+            set("windows", states.iter().map(|state| state.windows).sum());
+            set("windows_bytes", states.iter().map(|state| state.bytes).sum());
+            set("emitted_lines", states.iter().map(|state| state.emitted_lines).sum());
+            set("corrections", states.iter().map(|state| state.corrections).sum());
+            set("windows_sealed_early", states.iter().map(|state| state.sealed_early).sum());
+            set("duplicate_groups", states.iter().flat_map(|s| s.books.values()).map(|books| books.duplicates).sum());
+            drop(states);
+            set("store_bytes", role.store_bytes());
+            set("inputs_queued", role.queued() as u64);
+            set("inputs_refused", role.overflow.load(std::sync::atomic::Ordering::Relaxed));
+        }
+        figures
+    }
+
+    /// Brings the registry up to date.
+    pub(crate) fn refresh(&self) {
+        let telemetry = &self.telemetry;
+        node::record_ledger(telemetry, &self.ledger());
+        node::record_workers(telemetry, &self.supervisor);
+        node::record_peers(telemetry, &self.peers());
+        let figures = self.figures();
+        let figure = |name: &str| figures.get(name).copied().unwrap_or(0);
+        let duplicates = figure("duplicate_batches") + figure("duplicate_groups");
+        telemetry.counter(Metric::DuplicateBatches, &[]).absolute(duplicates);
+        if self.service.finals.is_some() {
+            node::set_gauge(telemetry, Metric::WindowsOpen, &[], figure("windows"));
+            telemetry.counter(Metric::EmittedPoints, &[]).absolute(figure("emitted_lines"));
+            telemetry.counter(Metric::Corrections, &[]).absolute(figure("corrections"));
+        }
+        for (reason, n) in lock(&self.service.closed).iter() {
+            telemetry.counter(Metric::LinksClosed, &[("reason", (*reason).to_owned())]).absolute(*n);
+        }
+    }
+}
+
+/// The books of a partial role: batches in, answered for by the final layer.
+fn partial_ledger(role: &PartialRole) -> Ledger {
+    let machine = role.machine();
+    let books = machine.books();
+    let to_final = DestinationLedger {
+        destination: "final".into(),
+        owed: books.received,
+        delivered: books.delivered,
+        in_flight: books.in_flight,
+        dropped: books.dropped.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect(),
+        ..DestinationLedger::default()
+    };
+    Ledger {
+        received: books.received,
+        accepted: books.received,
+        routed: books.received,
+        destinations: vec![to_final],
+        ..Ledger::default()
+    }
+}
+
+/// The books of a final role: points in partials, merged or too old; lines to stores.
+fn final_ledger(role: &FinalRole) -> Ledger {
+    let mut ledger = Ledger::default();
+    let mut unsent: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut too_old = 0;
+    for state in &role.states {
+        let state = lock(state);
+        for books in state.books.values() {
+            ledger.received += books.received;
+            ledger.in_hand += books.pending;
+            ledger.routed += books.merged;
+            too_old += books.too_old;
+        }
+        for ((store, _), block) in &state.unsent {
+            *unsent.entry(*store).or_default() += u64::from(block.points);
+        }
+    }
+    ledger.accepted = ledger.received - ledger.in_hand;
+    if too_old > 0 {
+        ledger.dropped.insert("too_old".into(), too_old);
+    }
+    for (index, store) in role.setup.stores.iter().enumerate() {
+        let waiting = unsent.get(&index).copied().unwrap_or(0);
+        let books = DestinationLedger {
+            destination: store.name.clone(),
+            owed: waiting,
+            in_flight: waiting,
+            ..DestinationLedger::default()
+        };
+        let books = store.senders.iter().fold(books, |books, sender| node::add_store_books(books, &sender.books()));
+        ledger.destinations.push(books);
+    }
+    ledger
+}
+
+impl Controls for AggregatorControls {
+    fn health(&self) -> Health {
+        Health { node: self.service.node.clone(), layer: self.layer.into(), verdict: self.verdict() }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            node: self.service.node.clone(),
+            layer: self.layer.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_seconds: self.clock.now().since(self.started).as_secs(),
+            verdict: self.verdict(),
+            workers: self.workers(),
+            peers: self.peers(),
+            figures: self.figures(),
+            ledger: self.ledger(),
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        let ledger = match (&self.service.finals, &self.service.partial) {
+            (Some(role), _) => final_ledger(role),
+            (None, Some(role)) => partial_ledger(role),
+            (None, None) => Ledger::default(),
+        };
+        node::close_books(Ledger { node: self.service.node.clone(), layer: self.layer.into(), ..ledger })
+    }
+
+    fn workers(&self) -> Vec<WorkerStatus> {
+        admin::worker_statuses(&self.supervisor)
+    }
+
+    fn badlines(&self) -> Vec<BadLine> {
+        Vec::new()
+    }
+
+    fn metrics(&self) -> String {
+        self.refresh();
+        self.telemetry.render_prometheus()
+    }
+
+    fn failpoint(&self, failpoint: Failpoint) -> Result<(), String> {
+        admin::arm_failpoint(&self.supervisor, &failpoint)
+    }
+}

@@ -1,0 +1,146 @@
+//! The partial role's end of the link to one final node.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use engine::time::Mono;
+use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, Role};
+use link::{Dialer, Ended, Handler, Outgoing};
+use tokio::sync::Notify;
+use tracing::{error, info};
+
+use super::role::{PartialRole, lock};
+
+const WRITE_BYTES: usize = 1 << 20;
+const WATERMARK_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Downlink {
+    role: Arc<PartialRole>,
+    owner: usize,
+    pongs: Mutex<Vec<u64>>,
+    up: AtomicBool,
+    progressed: AtomicBool,
+    watermark_at: AtomicU64,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Downlink {
+    pub(crate) fn new(role: Arc<PartialRole>, owner: usize) -> Downlink {
+        Downlink {
+            role,
+            owner,
+            pongs: Mutex::default(),
+            up: AtomicBool::new(false),
+            progressed: AtomicBool::new(false),
+            watermark_at: AtomicU64::new(0),
+            last_error: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn peer(&self) -> &str {
+        &self.role.setup.finals[self.owner]
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn last_error(&self) -> Option<String> {
+        lock(&self.last_error).clone()
+    }
+}
+
+impl Handler for Downlink {
+    fn frame(&self, frame: Frame) -> Result<(), Ended> {
+        match frame {
+            Frame::FlushReply(reply) => {
+                let mut machine = self.role.machine();
+                machine.flush_reply(&reply);
+                self.role.hand_out(&mut machine);
+                drop(machine);
+                self.progressed.store(true, Ordering::Relaxed);
+                self.role.ring_all();
+            }
+            Frame::Ping { echo } => {
+                lock(&self.pongs).push(echo);
+                self.role.wakes[self.owner].notify_one();
+            }
+            // A final node that drains still answers; there is nowhere else to go with its partitions.
+            Frame::Drain => info!(node = %self.role.setup.node, peer = self.peer(), "final node is draining"),
+            Frame::Hello(_)
+            | Frame::HelloOk(_)
+            | Frame::Refuse(_)
+            | Frame::Batch { .. }
+            | Frame::Durable(_)
+            | Frame::Nack { .. }
+            | Frame::Watermark(_)
+            | Frame::Pong { .. }
+            | Frame::Flush(_) => {
+                return Err(Ended::Unexpected("frame that a partial node does not take from a final node"));
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&self, out: &mut Outgoing) {
+        for echo in std::mem::take(&mut *lock(&self.pongs)) {
+            out.frame(&Frame::Pong { echo });
+        }
+        let now = self.role.setup.clock.now();
+        if now.since(Mono::from_nanos(self.watermark_at.load(Ordering::Relaxed))) >= WATERMARK_EVERY {
+            self.watermark_at.store(now.as_nanos(), Ordering::Relaxed);
+            self.role.watermarks().into_iter().for_each(|watermark| out.frame(&Frame::Watermark(watermark)));
+        }
+        let mut machine = self.role.machine();
+        while out.len() < WRITE_BYTES {
+            let Some(flush) = machine.next_flush(now, self.owner) else { break };
+            out.frame(&Frame::Flush(flush.clone()));
+        }
+    }
+
+    fn wake(&self) -> &Notify {
+        &self.role.wakes[self.owner]
+    }
+
+    fn tick(&self) {
+        self.role.wakes[self.owner].notify_one();
+    }
+}
+
+impl Dialer for Downlink {
+    fn hello(&self) -> Hello {
+        let setup = &self.role.setup;
+        Hello {
+            protocol: PROTOCOL,
+            role: Role::Partial,
+            cluster: setup.cluster.clone(),
+            node: setup.node.clone(),
+            incarnation: setup.incarnation,
+            versions: setup.versions,
+            partitions: setup.partitions,
+        }
+    }
+
+    fn up(&self, _welcome: &HelloOk) {
+        info!(node = %self.role.setup.node, peer = self.peer(), "link up");
+        self.up.store(true, Ordering::Relaxed);
+        self.watermark_at.store(0, Ordering::Relaxed);
+        lock(&self.pongs).clear();
+        self.role.machine().owner_connected(self.owner);
+        self.role.wakes[self.owner].notify_one();
+    }
+
+    fn down(&self, why: &Ended) {
+        self.up.store(false, Ordering::Relaxed);
+        if matches!(why, Ended::Refused(_)) {
+            error!(node = %self.role.setup.node, peer = self.peer(), %why, "link refused");
+        }
+        *lock(&self.last_error) = Some(why.to_string());
+    }
+
+    fn progressed(&self) -> bool {
+        self.progressed.swap(false, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,12 @@
+//! The partial role: batches in, partials out, nothing kept.
+
+mod downlink;
+mod fold;
+mod inbound;
+mod role;
+mod shard;
+
+pub(crate) use downlink::Downlink;
+pub(crate) use inbound::Inbound;
+pub(crate) use role::{PartialRole, Setup, lock};
+pub(crate) use shard::run as run_shard;

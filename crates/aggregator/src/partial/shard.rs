@@ -1,0 +1,83 @@
+//! A folding thread: its own partitions, its own memory, no locks while it folds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::partial_node::Built;
+use engine::time::Mono;
+use engine::wire::Lane;
+use runtime::{Worker, WorkerError};
+
+use super::fold::Folder;
+use super::role::PartialRole;
+
+/// How long the thread waits for work before it looks at pings and flushes.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// Runs one life of shard `shard`.
+pub(crate) fn run(worker: &Worker, role: &PartialRole, shard: usize) -> Result<(), WorkerError> {
+    let inbox = role.begin_shard(shard, worker.generation());
+    let mut folder = Folder::new(Arc::clone(&role.setup.rules), role.setup.partitions);
+    let mine: Vec<u16> = (0..role.setup.partitions)
+        .filter(|partition| usize::from(*partition) % role.setup.settings.shards.max(1) == shard)
+        .collect();
+    let mut flushed = worker.clock().now();
+    loop {
+        worker.beat();
+        if !worker.is_current() {
+            return Ok(());
+        }
+        while let Some(token) = inbox.control.try_recv() {
+            role.pass(shard + 1, token.into_item());
+        }
+        if let Some(work) = inbox.work.recv_timeout(WAIT) {
+            role.set_in_hand(shard, Some(work.batch.id()));
+            worker.failpoint("fold")?;
+            folder.fold(&work.batch, work.partitions, work.lane);
+            if !worker.is_current() {
+                return Ok(());
+            }
+            role.set_in_hand(shard, None);
+        } else if worker.should_stop() {
+            return Ok(());
+        }
+        let now = worker.clock().now();
+        if now.since(flushed) >= role.setup.flush {
+            worker.failpoint("flush")?;
+            flush(worker, role, shard, &mine, &mut folder);
+            flushed = next_beat(flushed, role.setup.flush, now);
+        }
+    }
+}
+
+/// Keeps the rhythm without catching up on beats that were missed.
+fn next_beat(last: Mono, every: Duration, now: Mono) -> Mono {
+    let next = last + every;
+    if now.since(next) > every { now } else { next }
+}
+
+/// Hands over what is open, where no earlier flush is out.
+fn flush(worker: &Worker, role: &PartialRole, shard: usize, mine: &[u16], folder: &mut Folder) {
+    let due: Vec<(u16, Lane)> = {
+        let machine = role.machine();
+        mine.iter()
+            .flat_map(|partition| Lane::ALL.map(|lane| (*partition, lane)))
+            .filter(|(partition, lane)| folder.has(*partition, *lane) && machine.may_flush(*partition, *lane))
+            .collect()
+    };
+    // Encoded outside the lock; only this shard hands over for its partitions, so what was free stays free.
+    let built: Vec<Built> = due
+        .into_iter()
+        .map(|(partition, lane)| Built { partition, lane, groups: folder.take(partition, lane) })
+        .collect();
+    if built.is_empty() {
+        folder.trim();
+        return;
+    }
+    let mut machine = role.machine();
+    for flush in built {
+        machine.built(shard, worker.generation(), flush);
+    }
+    drop(machine);
+    role.wake_finals();
+}

@@ -1,0 +1,232 @@
+//! Assembling an aggregator in its layer, and taking it down in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use admin::Controls;
+use config::{Cluster, Layer, Node};
+use engine::batch::{Incarnation, Versions};
+use engine::partial_node;
+use engine::pool;
+use engine::ring::Ring;
+use engine::rule::RuleSet;
+use node::{StartError, VerdictKeeper, io_error, listed};
+use runtime::identity::DataDir;
+use runtime::{Clock, Supervisor, net};
+use store::MemDisk;
+use telemetry::Telemetry;
+
+use crate::accept::{self, Service};
+use crate::controls::AggregatorControls;
+use crate::finals::{self, FinalRole};
+use crate::partial::{self, Downlink, PartialRole};
+
+const BACKLOG: u32 = 1024;
+/// Raw batches that a partial role holds for all its senders.
+const HOLD_BYTES: u64 = 512 << 20;
+/// An unanswered flush goes again after three flush intervals.
+const FLUSHES_UNANSWERED: u32 = 3;
+
+/// An aggregator that runs.
+#[derive(Debug)]
+pub struct Running {
+    service: Arc<Service>,
+    supervisor: Supervisor,
+    keeper: Arc<VerdictKeeper>,
+    clock: Clock,
+    _data: DataDir,
+}
+
+impl Running {
+    /// The supervisor: `failed()` resolves when the process must end.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// Stops in order: senders are told, what is held becomes durable, what was emitted is sent. What is not through at
+    /// the deadline is still held by the relays; names of late workers come back.
+    pub async fn stop(self, deadline: Duration) -> Vec<String> {
+        let end = self.clock.now() + deadline;
+        let left = || end.since(self.clock.now());
+        self.keeper.draining();
+        if let Some(role) = &self.service.partial {
+            role.draining.store(true, Ordering::Relaxed);
+            role.ring_all();
+            while role.machine().held().1 > 0 && !left().is_zero() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        if let Some(role) = &self.service.finals {
+            role.draining.store(true, Ordering::Relaxed);
+        }
+        self.supervisor.shutdown(left().max(Duration::from_millis(100))).await
+    }
+}
+
+/// What both roles need to know of the cluster.
+struct Common<'c> {
+    cluster: &'c Cluster,
+    me: &'c Node,
+    clock: Clock,
+    incarnation: Incarnation,
+    rules: Arc<RuleSet>,
+    versions: Versions,
+    finals: Vec<(String, SocketAddr)>,
+    /// For each partition the index of its final node.
+    owners: Vec<usize>,
+    threads: usize,
+}
+
+/// Starts the aggregator `me` of `cluster`, in its layer, on the current tokio runtime.
+///
+/// # Errors
+/// When a port is taken, the data directory is not usable, or the machine gives no thread.
+pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result<Running, StartError> {
+    let link = me.link.ok_or_else(|| StartError::Config(format!("node {}: an aggregator needs `link`", me.name)))?;
+    let listener = Arc::new(net::listen(link, BACKLOG)?);
+    let admin_listener = net::listen(me.admin, 128)?;
+    let data = DataDir::open(&me.data)?;
+    let identity = data.identity(clock.unix())?;
+    let common = common(cluster, me, clock, identity, me.threads.or_cores(cores))?;
+    let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
+        .map_err(io_error("the supervisor"))?;
+    let alone = cluster.layer(Layer::Partial).next().is_none();
+    let finals = (me.layer == Layer::Final).then(|| start_final(&common, &supervisor)).transpose()?;
+    let partial = (me.layer == Layer::Partial || alone).then(|| start_partial(&common, &supervisor));
+    let (partial, downlinks) = partial.unzip();
+    let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
+    let service = Arc::new(Service {
+        node: me.name.clone(),
+        cluster: cluster.name.clone(),
+        versions: common.versions,
+        partitions: cluster.partitions,
+        partial,
+        finals,
+        clock,
+        closed: std::sync::Mutex::default(),
+    });
+    start_listener(&supervisor, &service, &listener, me.layer);
+    let controls = AggregatorControls {
+        service: Arc::clone(&service),
+        layer: me.layer.as_str(),
+        downlinks: downlinks.unwrap_or_default(),
+        supervisor: supervisor.clone(),
+        telemetry: Telemetry::new(&me.name, me.layer.as_str()),
+        keeper: Arc::clone(&keeper),
+        clock,
+        started: clock.now(),
+    };
+    admin::serve(admin_listener, Arc::new(controls) as Arc<dyn Controls>, &supervisor)
+        .map_err(io_error("the admin server"))?;
+    keeper.serving();
+    Ok(Running { service, supervisor, keeper, clock, _data: data })
+}
+
+fn common<'c>(
+    cluster: &'c Cluster,
+    me: &'c Node,
+    clock: Clock,
+    identity: runtime::identity::Identity,
+    threads: usize,
+) -> Result<Common<'c>, StartError> {
+    let rules = Arc::new(RuleSet::compile(&cluster.rules).map_err(|errors| listed(&errors))?);
+    let finals: Vec<(String, SocketAddr)> =
+        cluster.layer(Layer::Final).filter_map(|node| node.link.map(|link| (node.name.clone(), link))).collect();
+    let names: Vec<String> = finals.iter().map(|(name, _)| name.clone()).collect();
+    let owners = pool::assign(cluster.partitions, &names, &vec![true; names.len()]);
+    Ok(Common {
+        versions: Versions { rules: rules.version(), map: pool::map_version(cluster.partitions, &names) },
+        owners: owners.into_iter().map(|owner| owner.unwrap_or(0)).collect(),
+        incarnation: Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce },
+        cluster,
+        me,
+        clock,
+        rules,
+        finals,
+        threads,
+    })
+}
+
+fn start_partial(common: &Common<'_>, supervisor: &Supervisor) -> (Arc<PartialRole>, Vec<Arc<Downlink>>) {
+    let cluster = common.cluster;
+    let role = Arc::new(PartialRole::new(partial::Setup {
+        node: common.me.name.clone(),
+        cluster: cluster.name.clone(),
+        clock: common.clock,
+        incarnation: common.incarnation,
+        versions: common.versions,
+        partitions: cluster.partitions,
+        finals: common.finals.iter().map(|(name, _)| name.clone()).collect(),
+        rules: Arc::clone(&common.rules),
+        flush: cluster.final_.flush,
+        settings: partial_node::Settings {
+            versions: common.versions,
+            partitions: cluster.partitions,
+            owners: common.owners.clone(),
+            shards: common.threads,
+            hold_bytes: HOLD_BYTES,
+            flush_timeout: cluster.final_.flush * FLUSHES_UNANSWERED,
+            first_flush: common.incarnation.nonce,
+        },
+    }));
+    for shard in 0..common.threads {
+        let role = Arc::clone(&role);
+        supervisor
+            .spawn_thread(format!("partial.shard.{shard}"), move |worker| partial::run_shard(&worker, &role, shard));
+    }
+    let start_link = |(owner, (name, addr)): (usize, &(String, SocketAddr))| {
+        let downlink = Arc::new(Downlink::new(Arc::clone(&role), owner));
+        let (service, addr, peer) = (Arc::clone(&downlink), addr.to_string(), name.clone());
+        supervisor.spawn_task(format!("partial.link.{name}"), move |worker| {
+            link::dial(worker, addr.clone(), peer.clone(), Arc::clone(&service) as Arc<dyn link::Dialer>)
+        });
+        downlink
+    };
+    let downlinks = common.finals.iter().enumerate().map(start_link).collect();
+    (role, downlinks)
+}
+
+fn start_final(common: &Common<'_>, supervisor: &Supervisor) -> Result<Arc<FinalRole>, StartError> {
+    let cluster = common.cluster;
+    let me = common.finals.iter().position(|(name, _)| *name == common.me.name).unwrap_or(0);
+    let mine: Vec<u16> = (0..cluster.partitions).filter(|p| common.owners.get(usize::from(*p)) == Some(&me)).collect();
+    let memory_bytes = cluster.final_.memory_bytes as u64;
+    // Until the disk comes with RocksDB: the log is in memory, and outlives the workers but not the process.
+    let disk = MemDisk::new(memory_bytes);
+    let open = finals::Opener(Box::new(move || Ok(Box::new(disk.open()))));
+    let setup = finals::Setup {
+        node: common.me.name.clone(),
+        clock: common.clock,
+        shards: common.threads.min(mine.len()).max(1),
+        mine,
+        rules: Arc::clone(&common.rules),
+        rings: cluster.stores.iter().map(Ring::build).collect(),
+        stores: node::start_stores("final", cluster, supervisor, common.clock)?,
+        horizon: cluster.final_.horizon,
+        memory_bytes,
+    };
+    let role = Arc::new(FinalRole::new(setup, open));
+    let log = Arc::clone(&role);
+    supervisor.spawn_thread("final.log", move |worker| finals::run_log(&worker, &log));
+    for shard in 0..role.setup.shards {
+        let role = Arc::clone(&role);
+        supervisor.spawn_thread(format!("final.shard.{shard}"), move |worker| finals::run_shard(&worker, &role, shard));
+    }
+    Ok(role)
+}
+
+fn start_listener(
+    supervisor: &Supervisor,
+    service: &Arc<Service>,
+    listener: &Arc<tokio::net::TcpListener>,
+    layer: Layer,
+) {
+    let (name, group) =
+        if layer == Layer::Final { ("final.listener", "final.peer") } else { ("partial.listener", "partial.peer") };
+    let (service, listener, owner) = (Arc::clone(service), Arc::clone(listener), supervisor.clone());
+    supervisor.spawn_task(name, move |worker| {
+        accept::listen(worker, Arc::clone(&listener), Arc::clone(&service), owner.clone(), group)
+    });
+}

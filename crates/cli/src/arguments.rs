@@ -1,0 +1,52 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit;
+
+/// Runs and operates a Spillway cluster.
+#[derive(Debug, Parser)]
+#[command(name = "spillway", version, after_help = exit::HELP, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// Cluster file [default: $SPILLWAY_CONFIG, ./spillway.toml, /etc/spillway/spillway.toml]
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Answer in JSON on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run all nodes of the cluster file in this process
+    Up {
+        /// Only this node; may be given several times
+        #[arg(long, value_name = "NAME")]
+        node: Vec<String>,
+    },
+    /// What every node says of itself, the abnormal ones first
+    Status,
+    /// The books of every node, and whether they balance
+    Ledger,
+    /// Look into a cluster file
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// What would become of a line: how it parses, where it goes, what is computed of it
+    Explain {
+        /// A Graphite line, such as 'web.a.requests 3 1700000000'
+        #[arg(value_name = "LINE", required = true, num_args = 1.., allow_negative_numbers = true)]
+        line: Vec<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say everything that is wrong with it
+    Check,
+    /// Print every value in effect and where it comes from
+    Show,
+}

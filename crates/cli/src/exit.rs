@@ -1,0 +1,72 @@
+//! Exit codes: what a script can rely on. `sysexits.h` names those from 64 on.
+
+use std::process::ExitCode;
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Ok,
+    /// `ledger` only: some node's books do not balance.
+    Unbalanced,
+    /// Some nodes did not answer; they are named.
+    Partial,
+    /// Wrong arguments or a wrong cluster file; every problem is listed and nothing was started.
+    Usage,
+    /// No node answered, or a port is taken.
+    Unavailable,
+    /// A fault of Spillway itself.
+    Internal,
+}
+
+impl Exit {
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Ok => 0,
+            Exit::Unbalanced => 1,
+            Exit::Partial => 2,
+            Exit::Usage => 64,
+            Exit::Unavailable => 69,
+            Exit::Internal => 70,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// For `--help`.
+pub(crate) const HELP: &str = "\
+Exit codes:
+  0   all is well
+  1   ledger: the books of at least one node do not balance
+  2   some nodes did not answer (they are named); the rest of the answer is good
+  64  wrong arguments or a wrong cluster file; every problem is listed, nothing was started
+  69  no node answered, or a port is taken
+  70  a fault of Spillway itself";
+
+/// Why a command could not do its work, and how the program ends for it.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    pub fn usage(error: impl Into<anyhow::Error>) -> Failure {
+        Failure { exit: Exit::Usage, error: error.into() }
+    }
+
+    pub fn unavailable(error: impl Into<anyhow::Error>) -> Failure {
+        Failure { exit: Exit::Unavailable, error: error.into() }
+    }
+}
+
+/// What is not said to be anything else is our own fault.
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure { exit: Exit::Internal, error }
+    }
+}

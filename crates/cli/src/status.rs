@@ -1,0 +1,174 @@
+//! `spillway status`: what every node says of itself, the abnormal ones first.
+
+use admin_api::{PeerStatus, Status, Verdict, WorkerStatus, paths};
+use config::Cluster;
+use serde::Serialize;
+
+use crate::client::{Answer, ask_all, exit_of, silent};
+use crate::exit::{Exit, Failure};
+use crate::screen::Screen;
+use crate::table::{Table, duration, millis};
+
+/// One node, for programs.
+#[derive(Debug, Serialize)]
+struct NodeEntry<'a> {
+    node: &'a str,
+    layer: &'static str,
+    admin: String,
+    answers: bool,
+    error: Option<&'a str>,
+    status: Option<&'a Status>,
+}
+
+/// Asks all nodes and prints what they say.
+///
+/// # Errors
+/// When nobody can be asked or nothing can be printed; a node that does not answer is no error but an [`Exit`].
+pub(crate) fn run(cluster: &Cluster, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+    let answers = ask_all::<Status>(cluster, paths::STATUS)?;
+    if screen.json {
+        let nodes: Vec<NodeEntry<'_>> = answers.iter().map(entry).collect();
+        screen.json(&serde_json::json!({ "cluster": cluster.name, "nodes": nodes }))?;
+    } else {
+        let text = render(cluster, &answers, screen);
+        screen.text(&text)?;
+        screen.note(&silent(&answers))?;
+    }
+    Ok(exit_of(&answers))
+}
+
+fn entry<'a>(answer: &'a Answer<'_, Status>) -> NodeEntry<'a> {
+    NodeEntry {
+        node: &answer.node.name,
+        layer: answer.node.layer.as_str(),
+        admin: answer.node.admin.to_string(),
+        answers: answer.result.is_ok(),
+        error: answer.result.as_ref().err().map(String::as_str),
+        status: answer.result.as_ref().ok(),
+    }
+}
+
+fn render(cluster: &Cluster, answers: &[Answer<'_, Status>], screen: &Screen<'_>) -> String {
+    let mut order: Vec<&Answer<'_, Status>> = answers.iter().collect();
+    // Stable: nodes of one rank stay in the order of the file.
+    order.sort_by_key(|answer| answer.result.as_ref().map_or(0, |status| rank(&status.verdict)));
+    let said = || order.iter().filter_map(|answer| answer.result.as_ref().ok());
+
+    let ready = said().filter(|status| status.verdict == Verdict::Ready).count();
+    let mut out = format!("cluster {}: {ready} of {} nodes ready\n\n", cluster.name, answers.len());
+    out.push_str(&nodes(&order).render());
+
+    let mut workers = Table::new(["NODE", "WORKER", "STATE", "RESTARTS", "HANGS", "HEARTBEAT", "LAST ERROR"]);
+    for status in said() {
+        for worker in status.workers.iter().filter(|worker| !runs(worker)) {
+            workers.row(worker_row(&status.node, worker));
+        }
+    }
+    section(&mut out, screen, "workers not running", &workers);
+
+    let mut peers = Table::new(["NODE", "PEER", "STATE", "IN FLIGHT", "BYTES", "OLDEST", "LAST ERROR"]);
+    let all_peers: Vec<(&str, &PeerStatus)> =
+        said().flat_map(|status| status.peers.iter().map(|peer| (status.node.as_str(), peer))).collect();
+    let (up, abnormal): (Vec<_>, Vec<_>) = all_peers.into_iter().partition(|(_, peer)| peer.state == "up");
+    for (node, peer) in abnormal.into_iter().chain(up) {
+        peers.row(peer_row(node, peer));
+    }
+    section(&mut out, screen, "peers", &peers);
+
+    let mut figures = Table::new(["NODE", "FIGURE", "VALUE"]);
+    for status in said() {
+        for (name, value) in &status.figures {
+            figures.row([status.node.clone(), name.clone(), value.to_string()]);
+        }
+    }
+    section(&mut out, screen, "figures", &figures);
+    out
+}
+
+fn nodes(order: &[&Answer<'_, Status>]) -> Table {
+    let mut nodes = Table::new(["NODE", "LAYER", "VERDICT", "UPTIME", "WORKERS", "PEERS", "VERSION", "REASON"]);
+    for answer in order {
+        let (name, layer) = (answer.node.name.clone(), answer.node.layer.as_str().to_owned());
+        match &answer.result {
+            Ok(status) => {
+                let running = status.workers.iter().filter(|worker| runs(worker)).count();
+                let up = status.peers.iter().filter(|peer| peer.state == "up").count();
+                let (verdict, reason) = words(&status.verdict);
+                nodes.row([
+                    name,
+                    layer,
+                    verdict.into(),
+                    duration(status.uptime_seconds),
+                    format!("{running}/{}", status.workers.len()),
+                    format!("{up}/{}", status.peers.len()),
+                    status.version.clone(),
+                    reason,
+                ]);
+            }
+            Err(error) => {
+                let none = String::new;
+                nodes.row([name, layer, "no answer".into(), none(), none(), none(), none(), error.clone()]);
+            }
+        }
+    }
+    nodes
+}
+
+fn section(out: &mut String, screen: &Screen<'_>, title: &str, table: &Table) {
+    if !table.is_empty() {
+        out.push_str(&format!("\n{}\n{}", screen.bold(title), table.render()));
+    }
+}
+
+fn runs(worker: &WorkerStatus) -> bool {
+    worker.state == "running"
+}
+
+/// Who needs attention most comes first; 0 is for those that do not answer.
+fn rank(verdict: &Verdict) -> u8 {
+    match verdict {
+        Verdict::Degraded { .. } => 1,
+        Verdict::Overloaded { .. } => 2,
+        Verdict::Draining => 3,
+        Verdict::Starting => 4,
+        Verdict::Ready => 5,
+    }
+}
+
+fn words(verdict: &Verdict) -> (&'static str, String) {
+    match verdict {
+        Verdict::Starting => ("starting", String::new()),
+        Verdict::Ready => ("ready", String::new()),
+        Verdict::Overloaded { queue_bytes, lag_ms } => {
+            ("overloaded", format!("{queue_bytes} bytes queued, {} behind", millis(*lag_ms)))
+        }
+        Verdict::Degraded { worker, restarts, error } => {
+            ("degraded", format!("worker {worker}, {restarts} restarts: {error}"))
+        }
+        Verdict::Draining => ("draining", String::new()),
+    }
+}
+
+fn worker_row(node: &str, worker: &WorkerStatus) -> [String; 7] {
+    [
+        node.to_owned(),
+        worker.name.clone(),
+        worker.state.clone(),
+        worker.restarts.to_string(),
+        worker.hangs.to_string(),
+        millis(worker.heartbeat_age_ms),
+        worker.last_error.clone().unwrap_or_default(),
+    ]
+}
+
+fn peer_row(node: &str, peer: &PeerStatus) -> [String; 7] {
+    [
+        node.to_owned(),
+        peer.peer.clone(),
+        peer.state.clone(),
+        peer.in_flight_points.to_string(),
+        peer.in_flight_bytes.to_string(),
+        millis(peer.oldest_unacked_ms),
+        peer.last_error.clone().unwrap_or_default(),
+    ]
+}

@@ -1,0 +1,49 @@
+//! What every node has in common, whatever its layer: its verdict on itself, its books, how it shows its peers and
+//! workers, and how the cluster file's settings become those of its parts.
+
+mod books;
+mod record;
+mod settings;
+mod start_error;
+mod verdict;
+
+pub use books::{add_store_books, close_books};
+pub use record::{record_ledger, record_peers, record_workers, set_gauge};
+pub use settings::{restart_policy, start_stores};
+pub use start_error::{StartError, io_error, listed};
+pub use verdict::VerdictKeeper;
+
+use admin_api::PeerStatus;
+use engine::store_link::Phase;
+use output::{StoreSender, StoreStatus};
+use std::time::Duration;
+
+/// A store and its senders, one an address.
+#[derive(Debug)]
+pub struct Store {
+    pub name: String,
+    pub senders: Vec<StoreSender>,
+}
+
+/// Whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One address of a store among a node's peers.
+pub fn store_peer(store: &str, status: &StoreStatus) -> PeerStatus {
+    let state = match status.phase {
+        Phase::Open => "up",
+        Phase::Connecting => "connecting",
+        Phase::AwaitingReceipt | Phase::Drained => "draining",
+        Phase::Disconnected => "down",
+    };
+    PeerStatus {
+        peer: format!("{store}/{}", status.addr),
+        state: state.into(),
+        in_flight_points: status.books.in_flight,
+        in_flight_bytes: status.held_bytes,
+        oldest_unacked_ms: 0,
+        last_error: status.last_error.clone(),
+    }
+}

@@ -1,0 +1,72 @@
+//! A node's verdict on itself, from its workers and its fullest queue. The decision is `engine::verdict`'s.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use admin_api::Verdict;
+use engine::verdict::{self, Lateness, QueueSeen, Stage, WorkerSeen};
+use runtime::{Clock, Supervisor, WorkerPhase};
+
+/// Remembers how far the node is and since when its queue has been late.
+#[derive(Debug)]
+pub struct VerdictKeeper {
+    supervisor: Supervisor,
+    clock: Clock,
+    watchdog: Duration,
+    stage: AtomicU8,
+    lateness: Mutex<Lateness>,
+}
+
+impl VerdictKeeper {
+    /// A node that is starting.
+    pub fn new(supervisor: Supervisor, clock: Clock, watchdog: Duration) -> VerdictKeeper {
+        VerdictKeeper { supervisor, clock, watchdog, stage: AtomicU8::new(0), lateness: Mutex::default() }
+    }
+
+    /// It serves.
+    pub fn serving(&self) {
+        self.stage.store(1, Ordering::Relaxed);
+    }
+
+    /// It was asked to stop.
+    pub fn draining(&self) {
+        self.stage.store(2, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked to stop.
+    pub fn is_draining(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == 2
+    }
+
+    /// The verdict now. To be asked about once a second, so that lateness is noticed when it begins.
+    pub fn verdict(&self, queue_bytes: u64, queue_delay: Duration) -> Verdict {
+        let now = self.clock.now();
+        let late = self.lateness.lock().unwrap_or_else(PoisonError::into_inner).observe(now, queue_delay);
+        let workers = self.supervisor.workers();
+        let seen: Vec<WorkerSeen<'_>> = workers
+            .iter()
+            .map(|worker| WorkerSeen {
+                name: &worker.name,
+                running: worker.phase == WorkerPhase::Running,
+                heartbeat_age: worker.heartbeat_age,
+                restarts: worker.restarts,
+                last_failure: worker.last_failure,
+                last_error: worker.last_error.as_deref().unwrap_or("unknown"),
+            })
+            .collect();
+        let stage = match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::Starting,
+            1 => Stage::Serving,
+            _ => Stage::Draining,
+        };
+        let queue = QueueSeen { bytes: queue_bytes, delay: queue_delay };
+        match verdict::classify(now, stage, &seen, self.watchdog, queue, late) {
+            verdict::Verdict::Starting => Verdict::Starting,
+            verdict::Verdict::Ready => Verdict::Ready,
+            verdict::Verdict::Overloaded { queue_bytes, lag_ms } => Verdict::Overloaded { queue_bytes, lag_ms },
+            verdict::Verdict::Degraded { worker, restarts, error } => Verdict::Degraded { worker, restarts, error },
+            verdict::Verdict::Draining => Verdict::Draining,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the relay says over its admin API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use admin::Controls;
+use admin_api::{BadLine, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
+use engine::recv::CloseReason;
+use node::VerdictKeeper;
+use runtime::Supervisor;
+use runtime::queue::Probe;
+use telemetry::{Metric, Telemetry};
+
+use crate::books;
+use crate::shared::{Shared, get};
+use crate::uplink::Uplink;
+
+#[derive(Debug)]
+pub(crate) struct RelayControls {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) uplinks: Vec<Arc<Uplink>>,
+    pub(crate) queue: Probe,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) keeper: Arc<VerdictKeeper>,
+}
+
+impl RelayControls {
+    fn verdict(&self) -> Verdict {
+        self.keeper.verdict(self.queue.queued_bytes(), self.queue.oldest_age())
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        let now = self.shared.clock.now();
+        let views = self.shared.machine().peers();
+        let links = views.into_iter().zip(&self.shared.peers).zip(&self.uplinks).map(|((view, name), uplink)| {
+            let state = match (view.up, view.draining) {
+                (true, false) => "up",
+                (true, true) => "draining",
+                (false, _) => "down",
+            };
+            PeerStatus {
+                peer: name.clone(),
+                state: state.into(),
+                in_flight_points: view.in_flight_points,
+                in_flight_bytes: view.in_flight_bytes,
+                oldest_unacked_ms: view.oldest.map_or(0, |at| node::millis(now.since(at))),
+                last_error: uplink.last_error().filter(|_| !view.up),
+            }
+        });
+        let stores =
+            self.shared.stores.iter().flat_map(|store| {
+                store.senders.iter().map(move |sender| node::store_peer(&store.name, &sender.status()))
+            });
+        links.chain(stores).collect()
+    }
+
+    fn figures(&self) -> BTreeMap<String, u64> {
+        let (held_bytes, held) = self.shared.machine().held();
+        let counters = &self.shared.counters;
+        [
+            ("connections", get(&counters.open)),
+            ("batches_held", held as u64),
+            ("batches_held_bytes", held_bytes),
+            ("batches_resent", self.shared.machine().resent()),
+            ("queue_bytes", self.queue.queued_bytes()),
+            ("backpressure_ms", get(&counters.backpressure_nanos) / 1_000_000),
+            ("reading_clients", u64::from(self.shared.accepting.load(Ordering::Relaxed))),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    /// Brings the registry up to date; the hot path only counts in plain atomics.
+    pub(crate) fn refresh(&self) {
+        let counters = &self.shared.counters;
+        let telemetry = &self.telemetry;
+        let set = |metric, labels: &[(&'static str, String)], value| telemetry.counter(metric, labels).absolute(value);
+        let ledger = self.ledger();
+        node::record_ledger(telemetry, &ledger);
+        node::record_workers(telemetry, &self.supervisor);
+        set(Metric::ReceivedBytes, &[], get(&counters.received_bytes));
+        set(Metric::ConnectionsOpened, &[], get(&counters.opened));
+        for (index, reason) in CloseReason::ALL.iter().enumerate() {
+            set(Metric::ConnectionsClosed, &[("reason", reason.as_str().into())], get(&counters.closed[index]));
+        }
+        set(Metric::AcceptPauses, &[("reason", "any".into())], get(&counters.accept_pauses));
+        set(Metric::Backpressure, &[], get(&counters.backpressure_nanos) / 1_000_000_000);
+        node::set_gauge(telemetry, Metric::ConnectionsOpen, &[], get(&counters.open));
+        node::set_gauge(telemetry, Metric::QueueBytes, &[("queue", "relay.lines".into())], self.queue.queued_bytes());
+        node::record_peers(telemetry, &self.peers());
+        let closed = counters.links_closed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        for (reason, n) in closed {
+            set(Metric::LinksClosed, &[("reason", reason.into())], n);
+        }
+    }
+}
+
+impl Controls for RelayControls {
+    fn health(&self) -> Health {
+        Health { node: self.shared.node.clone(), layer: "relay".into(), verdict: self.verdict() }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            node: self.shared.node.clone(),
+            layer: "relay".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_seconds: self.shared.clock.now().since(self.shared.started).as_secs(),
+            verdict: self.verdict(),
+            workers: self.workers(),
+            peers: self.peers(),
+            figures: self.figures(),
+            ledger: self.ledger(),
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        books::ledger(&self.shared)
+    }
+
+    fn workers(&self) -> Vec<WorkerStatus> {
+        admin::worker_statuses(&self.supervisor)
+    }
+
+    fn badlines(&self) -> Vec<BadLine> {
+        self.shared.bad.list()
+    }
+
+    fn metrics(&self) -> String {
+        self.refresh();
+        self.telemetry.render_prometheus()
+    }
+
+    fn failpoint(&self, failpoint: Failpoint) -> Result<(), String> {
+        admin::arm_failpoint(&self.supervisor, &failpoint)
+    }
+}

@@ -1,0 +1,252 @@
+//! Assembling a relay, and taking it down in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use admin::Controls;
+use config::{Cluster, Layer, Node, OwnMetrics};
+use engine::batch::{Incarnation, Versions};
+use engine::line::LinePolicy;
+use engine::pool;
+use engine::relay::{Relay, Settings};
+use engine::route::RouteTable;
+use engine::rule::RuleSet;
+use node::{StartError, Store, VerdictKeeper, io_error, listed};
+use runtime::identity::DataDir;
+use runtime::net;
+use runtime::queue::{Receiver, Sender, byte_queue};
+use runtime::{Clock, Supervisor, Worker, WorkerError};
+use telemetry::Telemetry;
+
+use crate::controls::RelayControls;
+use crate::decide::Decider;
+use crate::ingest::{self, Limits};
+use crate::keeper;
+use crate::lanes::Lanes;
+use crate::router::{self, Input, Slot};
+use crate::shared::{Parts, Shared};
+use crate::uplink::{Greeting, Uplink};
+
+/// Connections that wait to be accepted: a fleet that comes back at once must not be turned away.
+const BACKLOG: u32 = 4096;
+
+/// A relay that runs.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    supervisor: Supervisor,
+    slots: Vec<Arc<Slot>>,
+    queue: Receiver<Input>,
+    graphite: SocketAddr,
+    keeper: Arc<VerdictKeeper>,
+    _data: DataDir,
+}
+
+impl Running {
+    /// Where lines come in (with the real port where 0 was asked for).
+    pub fn graphite(&self) -> SocketAddr {
+        self.graphite
+    }
+
+    /// The supervisor: `failed()` resolves when the process must end.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// Stops in order: no new clients, queue to lanes, lanes to destinations, destinations empty. What is not through at
+    /// the deadline is lost with the process; the names of who was late come back.
+    pub async fn stop(self, deadline: Duration) -> Vec<String> {
+        let clock = self.shared.clock;
+        let end = clock.now() + deadline;
+        let left = || end.since(clock.now());
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.keeper.draining();
+        self.supervisor.stop_some("relay.listener", left()).await;
+        self.supervisor.stop_some("relay.client", left().min(Duration::from_secs(2))).await;
+        while !(self.queue.is_empty() && self.slots.iter().all(|slot| slot.is_empty())) && !left().is_zero() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.shared.seal_older_than(Duration::ZERO);
+        while self.shared.machine().held().1 > 0 && !left().is_zero() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // The stores' senders drain by themselves when they are stopped: last bytes, last receipt.
+        self.supervisor.shutdown(left().max(Duration::from_millis(100))).await
+    }
+}
+
+/// Starts the relay `node` of `cluster` on the current tokio runtime.
+///
+/// # Errors
+/// When a port is taken, the data directory is not usable, or the machine gives no thread.
+pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result<Running, StartError> {
+    let graphite =
+        me.graphite.ok_or_else(|| StartError::Config(format!("node {}: a relay needs `graphite`", me.name)))?;
+    let listener = Arc::new(net::listen(graphite, BACKLOG)?);
+    let admin_listener = net::listen(me.admin, 128)?;
+    let graphite = listener.local_addr().map_err(io_error("the listener"))?;
+    let data = DataDir::open(&me.data)?;
+    let identity = data.identity(clock.unix())?;
+    let incarnation = Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce };
+    let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
+        .map_err(io_error("the supervisor"))?;
+    let (peer_names, peer_addrs) = peers(cluster);
+    let stores = node::start_stores("relay", cluster, &supervisor, clock)?;
+    let (shared, greeting) = share(cluster, me, clock, incarnation, stores, &peer_names)?;
+    let shared = Arc::new(shared);
+    let (queue, lines) = byte_queue::<Input>("relay.lines", cluster.receive.buffer_bytes as u64);
+    let slots = start_routers(&supervisor, &shared, &lines, me.threads.or_cores(cores));
+    let uplinks = start_uplinks(&supervisor, &shared, &greeting, &peer_addrs);
+    start_keeper(&supervisor, &shared);
+    let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
+    let controls = Arc::new(RelayControls {
+        keeper: Arc::clone(&keeper),
+        shared: Arc::clone(&shared),
+        supervisor: supervisor.clone(),
+        uplinks,
+        queue: lines.probe(),
+        telemetry: Telemetry::new(&me.name, "relay"),
+    });
+    start_own_metrics(cluster, &supervisor, &controls, &queue);
+    start_listener(cluster, &supervisor, &shared, &listener, &queue);
+    admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
+    keeper.serving();
+    Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, _data: data })
+}
+
+/// The nodes that take batches: the partial layer, or the final one where there is no partial.
+fn peers(cluster: &Cluster) -> (Vec<String>, Vec<SocketAddr>) {
+    let layer = if cluster.layer(Layer::Partial).next().is_some() { Layer::Partial } else { Layer::Final };
+    cluster.layer(layer).filter_map(|node| node.link.map(|link| (node.name.clone(), link))).unzip()
+}
+
+fn share(
+    cluster: &Cluster,
+    me: &Node,
+    clock: Clock,
+    incarnation: Incarnation,
+    stores: Vec<Store>,
+    peers: &[String],
+) -> Result<(Shared, Greeting), StartError> {
+    let routes = RouteTable::compile(&cluster.routes, &cluster.stores).map_err(|errors| listed(&errors))?;
+    let rules = RuleSet::compile(&cluster.rules).map_err(|errors| listed(&errors))?;
+    let finals: Vec<String> = cluster.layer(Layer::Final).map(|node| node.name.clone()).collect();
+    let versions = Versions { rules: rules.version(), map: pool::map_version(cluster.partitions, &finals) };
+    let settings = Settings {
+        incarnation,
+        versions,
+        partitions: cluster.partitions,
+        peers: peers.to_vec(),
+        ack_timeout: cluster.send.ack_timeout,
+        retain_bytes: cluster.send.retain_bytes as u64,
+    };
+    let addresses: Vec<usize> = stores.iter().map(|store| store.senders.len()).collect();
+    let greeting = Greeting { cluster: cluster.name.clone(), incarnation, versions, partitions: cluster.partitions };
+    let parts = Parts {
+        node: me.name.clone(),
+        clock,
+        policy: LinePolicy {
+            max_line_bytes: cluster.receive.max_line_bytes,
+            max_name_bytes: cluster.receive.max_name_bytes,
+            two_fields: cluster.receive.two_fields,
+        },
+        batch_bytes: cluster.send.batch_bytes,
+        linger: cluster.send.linger,
+        lanes: Lanes::new(&addresses, cluster.partitions),
+        decider: Decider::new(routes, rules, cluster.partitions),
+        stores,
+        peers: peers.to_vec(),
+        machine: Relay::new(settings, clock.now()),
+    };
+    Ok((Shared::new(parts), greeting))
+}
+
+fn start_routers(supervisor: &Supervisor, shared: &Arc<Shared>, lines: &Receiver<Input>, n: usize) -> Vec<Arc<Slot>> {
+    let start_one = |index: usize| {
+        let slot = Arc::new(Slot::default());
+        let (shared, lines, owned) = (Arc::clone(shared), lines.clone(), Arc::clone(&slot));
+        supervisor.spawn_thread(format!("relay.router.{index}"), move |worker: Worker| {
+            router::run(&worker, &shared, &owned, &lines)
+        });
+        slot
+    };
+    (0..n.max(1)).map(start_one).collect()
+}
+
+fn start_uplinks(
+    supervisor: &Supervisor,
+    shared: &Arc<Shared>,
+    greeting: &Greeting,
+    addrs: &[SocketAddr],
+) -> Vec<Arc<Uplink>> {
+    let start_one = |(peer, addr): (usize, &SocketAddr)| {
+        let uplink = Arc::new(Uplink::new(Arc::clone(shared), peer, greeting.clone()));
+        let (service, addr, name) = (Arc::clone(&uplink), addr.to_string(), shared.peers[peer].clone());
+        supervisor.spawn_task(format!("relay.link.{name}"), move |worker| {
+            link::dial(worker, addr.clone(), name.clone(), Arc::clone(&service) as Arc<dyn link::Dialer>)
+        });
+        uplink
+    };
+    addrs.iter().enumerate().map(start_one).collect()
+}
+
+fn start_keeper(supervisor: &Supervisor, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    supervisor.spawn_task("relay.keeper", move |worker| keeper::run(worker, Arc::clone(&shared)));
+}
+
+fn start_listener(
+    cluster: &Cluster,
+    supervisor: &Supervisor,
+    shared: &Arc<Shared>,
+    listener: &Arc<tokio::net::TcpListener>,
+    queue: &Sender<Input>,
+) {
+    let limits = Limits {
+        max_connections: cluster.receive.max_connections,
+        idle_timeout: cluster.receive.idle_timeout,
+        line_timeout: cluster.receive.line_timeout,
+    };
+    let (shared, listener, queue) = (Arc::clone(shared), Arc::clone(listener), queue.clone());
+    let owner = supervisor.clone();
+    supervisor.spawn_task("relay.listener", move |worker| {
+        ingest::listen(worker, Arc::clone(&listener), Arc::clone(&shared), queue.clone(), owner.clone(), limits)
+    });
+}
+
+/// Own metrics travel like any line: through this relay's routes.
+fn start_own_metrics(cluster: &Cluster, supervisor: &Supervisor, controls: &Arc<RelayControls>, queue: &Sender<Input>) {
+    if cluster.telemetry.graphite == OwnMetrics::Off {
+        return;
+    }
+    let (interval, controls, queue) = (cluster.telemetry.interval, Arc::clone(controls), queue.clone());
+    supervisor.spawn_task("relay.telemetry", move |worker| {
+        own_metrics(worker, interval, Arc::clone(&controls), queue.clone())
+    });
+}
+
+async fn own_metrics(
+    worker: Worker,
+    interval: Duration,
+    controls: Arc<RelayControls>,
+    queue: Sender<Input>,
+) -> Result<(), WorkerError> {
+    let stop = worker.stopping();
+    loop {
+        worker.failpoint_async("report").await?;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = worker.idle(tokio::time::sleep(interval)) => {}
+        }
+        controls.refresh();
+        let lines = controls.telemetry.graphite_lines(worker.clock().unix());
+        let bytes = lines.len() as u64;
+        // Own metrics never wait: what does not fit now is told by the next report.
+        if queue.try_send(Input { lines, peer: "own metrics".into() }, bytes).is_err() {
+            tracing::debug!("own metrics skipped: the queue is full");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The relay's end of a link to one aggregator: it pulls from the retaining machine what may be written, and tells the
+//! machine what was answered.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::batch::{Incarnation, Versions};
+use engine::relay::Peer;
+use engine::time::{Mono, UnixSeconds};
+use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, Role};
+use link::{Dialer, Ended, Handler, Outgoing};
+use tokio::sync::Notify;
+use tracing::{error, info};
+
+use crate::shared::Shared;
+
+/// Written at once: large enough for few system calls, small enough that a watermark or ping need not wait.
+const WRITE_BYTES: usize = 1 << 20;
+/// How far behind now a relay that holds nothing back says that it is: clients' points are on their way.
+const CLIENT_DELAY_SECONDS: u32 = 2;
+const WATERMARK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Who the relay says it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Greeting {
+    pub(crate) cluster: String,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) versions: Versions,
+    pub(crate) partitions: u16,
+}
+
+#[derive(Debug)]
+pub(crate) struct Uplink {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) peer: Peer,
+    pub(crate) greeting: Greeting,
+    pongs: Mutex<Vec<u64>>,
+    progressed: AtomicBool,
+    watermark_at: AtomicU64,
+    up: AtomicBool,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Uplink {
+    pub(crate) fn new(shared: Arc<Shared>, peer: Peer, greeting: Greeting) -> Uplink {
+        Uplink {
+            shared,
+            peer,
+            greeting,
+            pongs: Mutex::default(),
+            progressed: AtomicBool::new(false),
+            watermark_at: AtomicU64::new(0),
+            up: AtomicBool::new(false),
+            last_error: Mutex::default(),
+        }
+    }
+
+    /// Why the link was lost or could not come up last.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn watermark_due(&self, now: Mono) -> bool {
+        let last = Mono::from_nanos(self.watermark_at.load(Ordering::Relaxed));
+        if now.since(last) < WATERMARK_EVERY {
+            return false;
+        }
+        self.watermark_at.store(now.as_nanos(), Ordering::Relaxed);
+        true
+    }
+
+    fn oldest_open(&self) -> Option<UnixSeconds> {
+        self.shared.lanes.all().iter().filter_map(|lane| lane.open().min_ts()).min()
+    }
+}
+
+impl Handler for Uplink {
+    fn frame(&self, frame: Frame) -> Result<(), Ended> {
+        let now = self.shared.clock.now();
+        match frame {
+            Frame::Durable(durable) => {
+                let _moving = self.shared.moving();
+                self.shared.machine().durable(now, self.peer, &durable);
+                self.progressed.store(true, Ordering::Relaxed);
+            }
+            Frame::Nack { id, reason } => {
+                let _moving = self.shared.moving();
+                self.shared.machine().nack(now, self.peer, id, reason);
+            }
+            Frame::Drain => self.shared.machine().peer_draining(self.peer),
+            Frame::Ping { echo } => self.pongs.lock().unwrap_or_else(PoisonError::into_inner).push(echo),
+            Frame::Hello(_)
+            | Frame::HelloOk(_)
+            | Frame::Refuse(_)
+            | Frame::Batch { .. }
+            | Frame::Watermark(_)
+            | Frame::Pong { .. }
+            | Frame::Flush(_)
+            | Frame::FlushReply(_) => return Err(Ended::Unexpected("frame that a relay does not take")),
+        }
+        self.shared.wake_links();
+        Ok(())
+    }
+
+    fn next(&self, out: &mut Outgoing) {
+        for echo in std::mem::take(&mut *self.pongs.lock().unwrap_or_else(PoisonError::into_inner)) {
+            out.frame(&Frame::Pong { echo });
+        }
+        let now = self.shared.clock.now();
+        if self.watermark_due(now) {
+            let open = self.oldest_open();
+            let wall = UnixSeconds(self.shared.clock.unix().0.saturating_sub(CLIENT_DELAY_SECONDS));
+            out.frame(&Frame::Watermark(self.shared.machine().watermark(now, open, wall)));
+        }
+        let mut machine = self.shared.machine();
+        while out.len() < WRITE_BYTES {
+            let Some(sending) = machine.next_for(now, self.peer) else { break };
+            out.batch(sending.batch.bytes().clone(), sending.attempt, sending.class);
+        }
+    }
+
+    fn wake(&self) -> &Notify {
+        &self.shared.wakes[self.peer]
+    }
+
+    fn tick(&self) {
+        self.shared.wakes[self.peer].notify_one();
+    }
+}
+
+impl Dialer for Uplink {
+    fn hello(&self) -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            role: Role::Relay,
+            cluster: self.greeting.cluster.clone(),
+            node: self.shared.node.clone(),
+            incarnation: self.greeting.incarnation,
+            versions: self.greeting.versions,
+            partitions: self.greeting.partitions,
+        }
+    }
+
+    fn up(&self, welcome: &HelloOk) {
+        info!(node = %self.shared.node, peer = %self.shared.peers[self.peer], "link up");
+        self.up.store(true, Ordering::Relaxed);
+        self.watermark_at.store(0, Ordering::Relaxed);
+        self.pongs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared.machine().link_up(self.peer, welcome.window_bytes);
+        self.shared.wake_links();
+    }
+
+    fn down(&self, why: &Ended) {
+        let was_up = self.up.swap(false, Ordering::Relaxed);
+        if matches!(why, Ended::Refused(_)) {
+            error!(node = %self.shared.node, peer = %self.shared.peers[self.peer], %why, "link refused");
+        }
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_string());
+        if was_up {
+            let mut closed = self.shared.counters.links_closed.lock().unwrap_or_else(PoisonError::into_inner);
+            *closed.entry(why.as_str()).or_default() += 1;
+        }
+        self.shared.machine().link_down(self.shared.clock.now(), self.peer);
+        self.shared.wake_links();
+    }
+
+    fn progressed(&self) -> bool {
+        self.progressed.swap(false, Ordering::Relaxed)
+    }
+}
