@@ -46,7 +46,8 @@ impl LineSink for Router {
             Some(slot) => slot,
             None => {
                 let decision = self.routes.decide(point.name);
-                let slot = decision.addresses.first().map_or(0, |(_, address)| *address as u32);
+                let slot =
+                    decision.addresses.first().and_then(|(_, address)| u32::try_from(*address).ok()).unwrap_or(0);
                 self.table.insert(point.name, hash, slot);
                 slot
             }

@@ -43,7 +43,7 @@ fn example_nodes() -> Vec<Node> {
 fn the_example_file_works_as_it_stands() {
     let _turn = one_at_a_time();
     let dir = TempDir::new("example");
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/example.toml");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/example.toml");
     let cluster = Cluster { nodes: example_nodes(), stores: Vec::new(), rest: String::new() };
     // Its ports are fixed: `ops/down` first if `ops/up` runs.
     let sink = Sink::start_on("127.0.0.1:2103".parse().expect("an address"), Keep::Points);

@@ -47,7 +47,6 @@ fn the_files_a_reader_looks_for_exist() {
         "ops/down",
         "ops/test",
         "config/spillway.toml",
-        "config/example.toml",
     ];
     let missing: Vec<String> =
         wanted.iter().filter(|name| !root().join(name).exists()).map(|name| (*name).to_owned()).collect();

@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     // ring 1, the kit
     ("runtime", &["engine", "telemetry"]),
     ("telemetry", &["engine"]),
-    ("admin", &["admin-api", "runtime", "telemetry"]),
+    ("admin", &["admin-api", "engine", "runtime", "telemetry"]),
     ("link", &["engine", "runtime", "telemetry"]),
     ("output", &["engine", "runtime", "telemetry"]),
     ("store-rocksdb", &["store"]),
