@@ -309,6 +309,9 @@ impl Builder {
     /// Gives the batch its identity and closes it.
     ///
     /// `claims`: one per partition of the set, ascending, none above `seq`.
+    ///
+    /// # Panics
+    /// When there is not one claim for each partition, which is a bug of the caller.
     pub fn seal(self, incarnation: Incarnation, seq: u32, versions: Versions, claims: &[Claim]) -> Batch {
         let Builder { mut buffer, partitions, points, min_ts, max_ts } = self;
         let head = header_length(partitions.len());

@@ -142,14 +142,9 @@ async fn read_frames(
                 Ok(None) => break,
                 Err(error) => return error.into(),
             };
-            let result = match frame {
-                Frame::Pong { .. } => {
-                    *alive.lock().unwrap_or_else(PoisonError::into_inner) = clock.now();
-                    Ok(())
-                }
-                frame => handler.frame(frame),
-            };
-            if let Err(ended) = result {
+            if let Frame::Pong { .. } = frame {
+                *alive.lock().unwrap_or_else(PoisonError::into_inner) = clock.now();
+            } else if let Err(ended) = handler.frame(frame) {
                 return ended;
             }
         }
@@ -225,10 +220,10 @@ async fn watch(handler: &dyn Handler, alive: &Mutex<Mono>, clock: Clock) -> Ende
 /// When no greeting comes in time, or something else does.
 pub async fn accept(stream: &mut TcpStream) -> Result<(Hello, BytesMut), Ended> {
     let mut buffer = BytesMut::new();
-    match first_frame(stream, &mut buffer).await? {
-        Frame::Hello(hello) => Ok((hello, buffer)),
-        _ => Err(Ended::Unexpected("the first frame of a link must be a greeting")),
-    }
+    let Frame::Hello(hello) = first_frame(stream, &mut buffer).await? else {
+        return Err(Ended::Unexpected("the first frame of a link must be a greeting"));
+    };
+    Ok((hello, buffer))
 }
 
 /// Reads one frame within the time that a greeting may take.

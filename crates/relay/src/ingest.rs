@@ -151,16 +151,15 @@ impl Client {
                 ready = self.stream.readable() => ready.map_or_else(|error| of_error(&error), |()| ReadOutcome::WouldBlock),
                 () = tokio::time::sleep(self.patience()) => self.out_of_patience(),
             };
-            match outcome {
-                ReadOutcome::WouldBlock => {
-                    if let Some(reason) = self.read().await {
-                        return self.end(reason);
-                    }
+            if outcome == ReadOutcome::WouldBlock {
+                if let Some(reason) = self.read().await {
+                    return self.end(reason);
                 }
-                other => match other.disposition() {
-                    Disposition::Close { reason } => return self.end(reason),
-                    Disposition::Continue | Disposition::Retry | Disposition::PauseAccept(_) => {}
-                },
+                continue;
+            }
+            match outcome.disposition() {
+                Disposition::Close { reason } => return self.end(reason),
+                Disposition::Continue | Disposition::Retry | Disposition::PauseAccept(_) => {}
             }
         }
     }

@@ -186,7 +186,7 @@ impl Lanes {
         let full = table.aggregates >= AGGREGATE_LANES_MAX && !table.index.contains_key(&destination);
         let destination = match destination {
             Destination::Aggregate(_) if full => Destination::Aggregate(PartitionSet::all(self.partitions)),
-            other => other,
+            Destination::Aggregate(_) | Destination::Store(..) => destination,
         };
         let index = table.index.get(&destination).copied().unwrap_or_else(|| table.add(destination));
         (index, Arc::clone(&table.lanes[index]))

@@ -65,7 +65,8 @@ impl Running {
         self.keeper.draining();
         self.supervisor.stop_some("relay.listener", left()).await;
         self.supervisor.stop_some("relay.client", left().min(Duration::from_secs(2))).await;
-        while !(self.queue.is_empty() && self.slots.iter().all(|slot| slot.is_empty())) && !left().is_zero() {
+        let empty = || self.queue.is_empty() && self.slots.iter().all(|slot| slot.is_empty());
+        while !left().is_zero() && !empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.shared.seal_older_than(Duration::ZERO);

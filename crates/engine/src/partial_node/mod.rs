@@ -373,7 +373,7 @@ impl PartialNode {
         let held = self.held.remove(&id)?;
         self.held_bytes -= held.batch.bytes().len() as u64;
         self.books.in_flight -= u64::from(held.batch.header().points);
-        if !self.strikes.get(&id).is_some_and(|strikes| *strikes >= STRIKES_MAX) {
+        if self.strikes.get(&id).is_none_or(|strikes| *strikes < STRIKES_MAX) {
             self.strikes.remove(&id);
         }
         Some(held)
