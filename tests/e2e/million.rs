@@ -11,7 +11,7 @@ const LINES: u64 = 1_000_000;
 /// For a debug binary on two cores that share the load, the product and the sink.
 const LONG: Duration = Duration::from_secs(120);
 
-const RULE: &str = "[[rule]]\nname = \"all\"\nglob = \"load.*\"\noutput = \"all.{function}\"\ninterval = \"10s\"\n\
+pub(crate) const RULE: &str = "[[rule]]\nname = \"all\"\nglob = \"load.*\"\noutput = \"all.{function}\"\ninterval = \"10s\"\n\
                     grace = \"1s\"\nfunctions = [\"sum\", \"count\", \"max\"]\nto = [\"carbon\"]\n";
 
 fn rounds() -> u32 {

@@ -55,12 +55,7 @@ pub(crate) async fn listen(
                 supervisor.spawn_connection(group, async move {
                     let ended = service.serve(stream).await;
                     *lock(&service.closed).entry(ended.as_str()).or_default() += 1;
-                    match ended {
-                        Ended::Closed | Ended::Stopping => {
-                            info!(node = %service.node, %peer, "link closed by its peer")
-                        }
-                        ended => warn_or_info(&service.node, &peer.to_string(), &ended),
-                    }
+                    tell(&service.node, &peer.to_string(), &ended);
                 });
             }
             Ok(Err(error)) => rest(&worker, &error).await,
@@ -70,7 +65,7 @@ pub(crate) async fn listen(
 
 /// Bytes that are no frame mean that something speaks to this port that should not: a person must look. A peer that
 /// went away is everyday business.
-fn warn_or_info(node: &str, peer: &str, ended: &Ended) {
+fn tell(node: &str, peer: &str, ended: &Ended) {
     if matches!(ended, Ended::Frame(_) | Ended::Refused(_) | Ended::Unexpected(_)) {
         warn!(%node, %peer, why = %ended, "link closed");
     } else {

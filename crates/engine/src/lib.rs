@@ -3,8 +3,8 @@
 //! Nothing in this crate reads a clock, a socket, a file or OS randomness, and nothing here logs: time and seeds come
 //! in as arguments, effects go out as values. So the same code runs in the binaries and under a simulator.
 //!
-//! Inside the crate the order is: `time line tags series pattern ring sketch` < `rule partial deltas window route batch
-//! wire ivset` < `pool restart backoff recv verdict ledger` < the machines `relay`, `partial_node`, `final_node`,
+//! Inside the crate the order is: `time pattern tags line series ring sketch` < `partial rule deltas window route batch
+//! wire ivset` < `pool restart backoff recv verdict` < the machines `relay`, `partial_node`, `final_node`,
 //! `store_link`. A module uses what stands left of it, never right.
 
 pub mod backoff;
@@ -12,7 +12,6 @@ pub mod batch;
 pub mod deltas;
 pub mod final_node;
 pub mod ivset;
-pub mod ledger;
 pub mod line;
 pub mod partial;
 pub mod partial_node;

@@ -19,6 +19,7 @@
 //! * The state outlives the worker that drives it. After a panic inside, [`Relay::recover`] takes everything that was
 //!   on its way as doubtful and sends it again: identities make that harmless.
 
+mod books;
 mod budget;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,7 @@ use crate::batch::{Batch, BatchId, Builder, Claim, Incarnation, Versions};
 use crate::pool;
 use crate::time::{Mono, UnixSeconds};
 use crate::wire::{Class, Durable, NackReason, Watermark};
+pub use books::{Books, Drop};
 use budget::RetryBudget;
 
 /// Names and bounds of one relay.
@@ -47,45 +49,6 @@ const RETIRE_AFTER: Duration = Duration::from_secs(60);
 
 /// Index into [`Settings::peers`].
 pub type Peer = usize;
-
-/// Why a batch was given up. Closed: the ledger shows these words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Drop {
-    RetainFull,
-    TooOld,
-    BadChecksum,
-    UnknownVersion,
-    Poison,
-    DuplicateSender,
-}
-
-impl Drop {
-    /// All there are.
-    pub const ALL: [Drop; 6] =
-        [Drop::RetainFull, Drop::TooOld, Drop::BadChecksum, Drop::UnknownVersion, Drop::Poison, Drop::DuplicateSender];
-
-    /// The word in the ledger.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Drop::RetainFull => "retain_full",
-            Drop::TooOld => "too_old",
-            Drop::BadChecksum => "bad_checksum",
-            Drop::UnknownVersion => "unknown_version",
-            Drop::Poison => "poison",
-            Drop::DuplicateSender => "duplicate_sender",
-        }
-    }
-}
-
-/// The books of the destination `aggregate`, in points:
-/// `owed = delivered + in_flight + sum(dropped)`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Books {
-    pub owed: u64,
-    pub delivered: u64,
-    pub in_flight: u64,
-    pub dropped: BTreeMap<Drop, u64>,
-}
 
 /// How one link does.
 #[derive(Clone, Debug, PartialEq, Eq)]

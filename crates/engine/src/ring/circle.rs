@@ -1,7 +1,7 @@
 //! Rings with positions on a circle: every address stands at a hundred of them.
 
+use super::StoreAddress;
 use super::hashes::{carbon_position, fnv1a_position};
-use crate::route::StoreAddress;
 use std::collections::HashSet;
 
 /// Fixed in the sources of carbon and carbon-c-relay.

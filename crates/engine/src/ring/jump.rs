@@ -1,7 +1,7 @@
 //! The ring without a ring: a jump hash over the list of addresses.
 
+use super::StoreAddress;
 use super::hashes::{fnv1a_64, jump, next_hash};
-use crate::route::StoreAddress;
 use std::cmp::Ordering;
 
 /// The addresses in the order in which the hash counts them.

@@ -21,11 +21,13 @@
 mod circle;
 mod hashes;
 mod jump;
+mod spec;
 #[cfg(test)]
 mod tests;
 
 use crate::pattern::path_of;
-use crate::route::{RingKind, StoreSpec};
+pub use spec::{RingKind, StoreAddress, StoreSpec};
+
 use circle::Circle;
 use jump::Jump;
 

@@ -1,8 +1,8 @@
 //! The vectors of COMPAT 4.2: made by running carbon-c-relay 3.9 and Python carbon.
 
+use super::StoreAddress;
 use super::hashes::{carbon_position, fnv1a_32, fnv1a_64, fnv1a_position, jump};
 use super::*;
-use crate::route::StoreAddress;
 
 fn address(host: &str, port: u16, instance: Option<&str>) -> StoreAddress {
     StoreAddress { host: host.into(), port, instance: instance.map(str::to_owned) }
