@@ -13,6 +13,7 @@ use runtime::queue::Probe;
 use telemetry::{Metric, Telemetry};
 
 use crate::books;
+use crate::shared::locked;
 use crate::shared::{Shared, get};
 use crate::uplink::Uplink;
 
@@ -86,14 +87,15 @@ impl RelayControls {
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
             set(Metric::ConnectionsClosed, &[("reason", reason.as_str().into())], get(&counters.closed[index]));
         }
-        set(Metric::AcceptPauses, &[("reason", "any".into())], get(&counters.accept_pauses));
+        for (reason, n) in locked(&counters.accept_pauses).iter() {
+            set(Metric::AcceptPauses, &[("reason", (*reason).to_owned())], *n);
+        }
         set(Metric::Backpressure, &[], get(&counters.backpressure_nanos) / 1_000_000_000);
         node::set_gauge(telemetry, Metric::ConnectionsOpen, &[], get(&counters.open));
         node::set_gauge(telemetry, Metric::QueueBytes, &[("queue", "relay.lines".into())], self.queue.queued_bytes());
         node::record_peers(telemetry, &self.peers());
-        let closed = counters.links_closed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        for (reason, n) in closed {
-            set(Metric::LinksClosed, &[("reason", reason.into())], n);
+        for (reason, n) in locked(&counters.links_closed).iter() {
+            set(Metric::LinksClosed, &[("reason", (*reason).to_owned())], *n);
         }
     }
 }

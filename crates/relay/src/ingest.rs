@@ -15,13 +15,15 @@ use engine::time::Mono;
 use runtime::net::{self, SocketProfile};
 use runtime::queue::Sender;
 use runtime::{Supervisor, Worker, WorkerError};
+use telemetry::LogSite;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use crate::router::Input;
-use crate::shared::{Shared, add, get};
+use crate::shared::{Shared, add, get, locked};
 
 const READ_BYTES: usize = 64 << 10;
+static PAUSED: LogSite = LogSite::new(Duration::from_secs(10));
 
 thread_local! {
     /// Read into by every connection of a thread, never across an await.
@@ -63,10 +65,14 @@ pub(crate) async fn listen(
 }
 
 async fn refused(worker: &Worker, shared: &Shared, error: &io::Error) {
-    match AcceptOutcome::of_error(error.kind(), error.raw_os_error()).disposition() {
+    let outcome = AcceptOutcome::of_error(error.kind(), error.raw_os_error());
+    match outcome.disposition() {
         Disposition::PauseAccept(pause) => {
-            add(&shared.counters.accept_pauses, 1);
-            debug!(%error, "accept paused");
+            *locked(&shared.counters.accept_pauses).entry(outcome.as_str()).or_default() += 1;
+            if let Some(swallowed) = PAUSED.admit(shared.clock.now()) {
+                let reason = outcome.as_str();
+                warn!(%error, reason, swallowed, "accept rests: raise the limit of open files, or look who leaves connections open");
+            }
             worker.idle(tokio::time::sleep(pause)).await;
         }
         Disposition::Continue | Disposition::Retry | Disposition::Close { .. } => debug!(%error, "accept"),

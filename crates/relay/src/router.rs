@@ -28,7 +28,7 @@ const REST: Duration = Duration::from_millis(2);
 /// A block that killed its router so often is not tried again.
 const STRIKES_MAX: u8 = 2;
 /// Samples of bad lines taken from one block.
-const SAMPLES_PER_BLOCK: usize = 4;
+const SAMPLES_PER_BLOCK: usize = 16;
 
 /// Whole lines from one client.
 #[derive(Debug)]

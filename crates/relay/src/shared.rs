@@ -1,5 +1,6 @@
 //! What the relay's workers share: lanes, the retaining machine, stores and counters. It outlives every worker.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -28,9 +29,14 @@ pub(crate) struct Counters {
     pub(crate) opened: AtomicU64,
     pub(crate) open: AtomicU64,
     pub(crate) closed: [AtomicU64; CloseReason::ALL.len()],
-    pub(crate) accept_pauses: AtomicU64,
+    pub(crate) accept_pauses: Mutex<BTreeMap<&'static str, u64>>,
     pub(crate) backpressure_nanos: AtomicU64,
-    pub(crate) links_closed: Mutex<std::collections::BTreeMap<&'static str, u64>>,
+    pub(crate) links_closed: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// A lock whose holder's panic does not matter: what it guards is whole between two statements.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Adds to a total.

@@ -2,7 +2,7 @@
 //! machine what was answered.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use engine::batch::{Incarnation, Versions};
 use engine::relay::Peer;
@@ -12,7 +12,7 @@ use link::{Dialer, Ended, Handler, Outgoing};
 use tokio::sync::Notify;
 use tracing::{error, info};
 
-use crate::shared::Shared;
+use crate::shared::{Shared, locked};
 
 /// Written at once: large enough for few system calls, small enough that a watermark or ping need not wait.
 const WRITE_BYTES: usize = 1 << 20;
@@ -57,7 +57,7 @@ impl Uplink {
 
     /// Why the link was lost or could not come up last.
     pub(crate) fn last_error(&self) -> Option<String> {
-        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.last_error).clone()
     }
 
     fn watermark_due(&self, now: Mono) -> bool {
@@ -88,7 +88,7 @@ impl Handler for Uplink {
                 self.shared.machine().nack(now, self.peer, id, reason);
             }
             Frame::Drain => self.shared.machine().peer_draining(self.peer),
-            Frame::Ping { echo } => self.pongs.lock().unwrap_or_else(PoisonError::into_inner).push(echo),
+            Frame::Ping { echo } => locked(&self.pongs).push(echo),
             Frame::Hello(_)
             | Frame::HelloOk(_)
             | Frame::Refuse(_)
@@ -103,7 +103,7 @@ impl Handler for Uplink {
     }
 
     fn next(&self, out: &mut Outgoing) {
-        for echo in std::mem::take(&mut *self.pongs.lock().unwrap_or_else(PoisonError::into_inner)) {
+        for echo in std::mem::take(&mut *locked(&self.pongs)) {
             out.frame(&Frame::Pong { echo });
         }
         let now = self.shared.clock.now();
@@ -145,7 +145,7 @@ impl Dialer for Uplink {
         info!(node = %self.shared.node, peer = %self.shared.peers[self.peer], "link up");
         self.up.store(true, Ordering::Relaxed);
         self.watermark_at.store(0, Ordering::Relaxed);
-        self.pongs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        locked(&self.pongs).clear();
         self.shared.machine().link_up(self.peer, welcome.window_bytes);
         self.shared.wake_links();
     }
@@ -155,10 +155,9 @@ impl Dialer for Uplink {
         if matches!(why, Ended::Refused(_)) {
             error!(node = %self.shared.node, peer = %self.shared.peers[self.peer], %why, "link refused");
         }
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_string());
+        *locked(&self.last_error) = Some(why.to_string());
         if was_up {
-            let mut closed = self.shared.counters.links_closed.lock().unwrap_or_else(PoisonError::into_inner);
-            *closed.entry(why.as_str()).or_default() += 1;
+            *locked(&self.shared.counters.links_closed).entry(why.as_str()).or_default() += 1;
         }
         self.shared.machine().link_down(self.shared.clock.now(), self.peer);
         self.shared.wake_links();
