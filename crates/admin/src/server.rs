@@ -83,6 +83,10 @@ async fn accept_loop(limits: Limits, listener: TcpListener, router: Router, work
     while !worker.should_stop() {
         worker.beat();
         worker.failpoint("admin.accept")?;
+        // A life that was fenced while it hung must not take a client from its successor, only to drop it.
+        if worker.should_stop() {
+            break;
+        }
         // Wakes up now and then for the failpoint and for the fence.
         let wait = tokio::time::sleep(worker.beat_interval());
         tokio::select! {

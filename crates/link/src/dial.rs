@@ -85,24 +85,25 @@ async fn once(
         Err(ended) => return Ok(ended),
     };
     service.up(&welcome);
-    let beating = Beating { worker, service, backoff };
+    let watched = Watched { worker, service, backoff };
     tokio::select! {
         biased;
-        ended = run(stream, early, &beating, worker.clock()) => Ok(ended),
-        failed = inject(worker) => failed,
+        ended = run(stream, early, &watched, worker.clock()) => Ok(ended),
+        failed = beat(worker) => failed,
     }
 }
 
-/// Lets a test break a link in the middle; never ends otherwise.
-async fn inject(worker: &Worker) -> Result<Ended, WorkerError> {
+/// The worker's heart: it beats as long as the task is polled. Never ends by itself.
+async fn beat(worker: &Worker) -> Result<Ended, WorkerError> {
     loop {
         worker.failpoint_async("run").await?;
+        worker.beat();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// The service, and the worker's heartbeat at every tick.
-struct Beating<'a> {
+/// The service, and at every tick a look whether the link has proved itself.
+struct Watched<'a> {
     worker: &'a Worker,
     service: &'a dyn Dialer,
     backoff: &'a Mutex<Backoff>,
@@ -112,7 +113,7 @@ fn locked(backoff: &Mutex<Backoff>) -> MutexGuard<'_, Backoff> {
     backoff.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Handler for Beating<'_> {
+impl Handler for Watched<'_> {
     fn frame(&self, frame: Frame) -> Result<(), Ended> {
         self.service.frame(frame)
     }
@@ -126,7 +127,6 @@ impl Handler for Beating<'_> {
     }
 
     fn tick(&self) {
-        self.worker.beat();
         if self.service.progressed() {
             locked(self.backoff).on_progress(self.worker.clock().now());
         }
