@@ -118,8 +118,13 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         clock,
         started: clock.now(),
     };
-    admin::serve(admin_listener, Arc::new(controls) as Arc<dyn Controls>, &supervisor)
-        .map_err(io_error("the admin server"))?;
+    let controls = Arc::new(controls);
+    let reporter = Arc::clone(&controls);
+    node::report_own_metrics(cluster, me, &supervisor, move |now| {
+        reporter.refresh();
+        reporter.telemetry.graphite_lines(now)
+    });
+    admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
     keeper.serving();
     Ok(Running { service, supervisor, keeper, clock, _data: data })
 }

@@ -2,12 +2,14 @@
 //! workers, and how the cluster file's settings become those of its parts.
 
 mod books;
+mod own_metrics;
 mod record;
 mod settings;
 mod start_error;
 mod verdict;
 
 pub use books::{add_store_books, close_books};
+pub use own_metrics::report_own_metrics;
 pub use record::{record_ledger, record_peers, record_workers, set_gauge};
 pub use settings::{restart_policy, start_stores};
 pub use start_error::{StartError, io_error, listed};

@@ -173,12 +173,14 @@ impl Client {
     /// Reads what is there, at most a queue's fair share, and hands whole lines on. The reason, if that was the end.
     async fn read(&mut self) -> Option<CloseReason> {
         loop {
-            let mut lines = Vec::new();
+            let mut lines = self.open.shared.buffers.take();
             let (outcome, overlong) = self.read_once(&mut lines);
             for _ in 0..overlong {
                 self.open.shared.reject(&self.peer, Reject::LineTooLong, self.framer.overlong_sample());
             }
-            if !lines.is_empty() {
+            if lines.is_empty() {
+                self.open.shared.buffers.give_back(lines);
+            } else {
                 let bytes = lines.len() as u64;
                 let input = Input { lines, peer: Arc::clone(&self.peer) };
                 if self.queue.send(input, bytes).await.is_err() {

@@ -3,6 +3,7 @@
 //! Every lane has a lock of its own, taken once a block by whoever appends and never while anything waits.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -70,11 +71,24 @@ pub(crate) enum Sealed {
 pub(crate) struct Lane {
     pub(crate) destination: Destination,
     open: Mutex<Open>,
+    /// Bytes of the batch sealed last: room for the next one, so that it seldom grows by copying.
+    hint: AtomicUsize,
 }
 
 impl Lane {
     fn new(destination: Destination) -> Arc<Lane> {
-        Arc::new(Lane { destination, open: Mutex::new(Open::Empty) })
+        Arc::new(Lane { destination, open: Mutex::new(Open::Empty), hint: AtomicUsize::new(4 << 10) })
+    }
+
+    /// How many bytes to make room for in a new batch.
+    pub(crate) fn room(&self) -> usize {
+        let last = self.hint.load(Ordering::Relaxed);
+        last + last / 8
+    }
+
+    /// Notes how large a batch has become.
+    pub(crate) fn sealed(&self, bytes: usize) {
+        self.hint.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn open(&self) -> MutexGuard<'_, Open> {
@@ -83,14 +97,12 @@ impl Lane {
 }
 
 impl Open {
-    /// Appends what one block brought. `capacity`: bytes that a batch is sealed at.
-    pub(crate) fn append(&mut self, destination: Destination, run: &Run, now: Mono, capacity: usize) {
+    /// Appends what one block brought. `room`: bytes to make room for in a new batch.
+    pub(crate) fn append(&mut self, destination: Destination, run: &Run, now: Mono, room: usize) {
         if matches!(self, Open::Empty) {
             *self = match destination {
-                Destination::Store(..) => {
-                    Open::Block { lines: Vec::with_capacity(capacity / 4), points: 0, since: now }
-                }
-                Destination::Aggregate(set) => Open::Batch { builder: Builder::new(set, capacity / 4), since: now },
+                Destination::Store(..) => Open::Block { lines: Vec::with_capacity(room), points: 0, since: now },
+                Destination::Aggregate(set) => Open::Batch { builder: Builder::new(set, room), since: now },
             };
         }
         match self {

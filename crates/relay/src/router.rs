@@ -86,6 +86,10 @@ pub(crate) fn run(worker: &Worker, shared: &Shared, slot: &Slot, queue: &Receive
         if !commit(worker, shared, slot, &mut local) {
             return Ok(());
         }
+        // Ours alone again: the slot has let go of it.
+        if let Some(input) = Arc::into_inner(input) {
+            shared.buffers.give_back(input.into_item().lines);
+        }
     }
 }
 
@@ -234,8 +238,10 @@ struct Sink<'a> {
     samples: usize,
 }
 
-impl LineSink for Sink<'_> {
-    fn point(&mut self, point: &Point<'_>) {
+impl Sink<'_> {
+    /// Gives a point to its lanes; `write` appends its canonical line.
+    #[inline]
+    fn give(&mut self, point: &Point<'_>, write: impl Fn(&mut Vec<u8>)) {
         let number = self.local.decide(point.name, self.shared);
         let Local { decisions, runs, touched, accepted, nowhere, .. } = &mut *self.local;
         *accepted += 1;
@@ -248,9 +254,19 @@ impl LineSink for Sink<'_> {
             if run.points == 0 {
                 touched.push(*lane);
             }
-            line::write_canonical(point, &mut run.lines);
+            write(&mut run.lines);
             run.count(point.timestamp);
         }
+    }
+}
+
+impl LineSink for Sink<'_> {
+    fn point(&mut self, point: &Point<'_>) {
+        self.give(point, |lines| line::write_canonical(point, lines));
+    }
+
+    fn canonical(&mut self, point: &Point<'_>, line: &[u8]) {
+        self.give(point, |lines| lines.extend_from_slice(line));
     }
 
     fn reject(&mut self, line: &[u8], why: Reject) {

@@ -34,6 +34,30 @@ pub(crate) struct Counters {
     pub(crate) links_closed: Mutex<BTreeMap<&'static str, u64>>,
 }
 
+/// Buffers for blocks of lines, used again: fresh ones would cost a page fault for every 4 KiB read.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+/// Kept at most: some per reading thread and router.
+const BUFFERS_MAX: usize = 32;
+/// Larger ones are not kept.
+const BUFFER_BYTES_MAX: usize = 256 << 10;
+
+impl Buffers {
+    /// An empty buffer.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        locked(&self.0).pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_back(&self, mut buffer: Vec<u8>) {
+        let mut kept = locked(&self.0);
+        if kept.len() < BUFFERS_MAX && buffer.capacity() <= BUFFER_BYTES_MAX {
+            buffer.clear();
+            kept.push(buffer);
+        }
+    }
+}
+
 /// A lock whose holder's panic does not matter: what it guards is whole between two statements.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -65,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) wakes: Vec<Notify>,
     pub(crate) counters: Counters,
     pub(crate) bad: BadLines,
+    pub(crate) buffers: Buffers,
     /// Whether clients are read; see [`Shared::look_for_room`].
     pub(crate) accepting: AtomicBool,
     pub(crate) draining: AtomicBool,
@@ -105,6 +130,7 @@ impl Shared {
             peers: parts.peers,
             counters: Counters::default(),
             bad: BadLines::default(),
+            buffers: Buffers::default(),
             accepting: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             machine: Mutex::new(parts.machine),
@@ -141,7 +167,7 @@ impl Shared {
     pub(crate) fn append(&self, lane: &Lane, run: &Run) {
         let now = self.clock.now();
         let mut open = lane.open();
-        open.append(lane.destination, run, now, self.batch_bytes);
+        open.append(lane.destination, run, now, lane.room());
         if open.len() >= self.batch_bytes {
             self.seal(lane, &mut open);
         }
@@ -150,6 +176,7 @@ impl Shared {
     /// Closes a lane's open batch and hands it to who sends it. The caller is [`Shared::moving`].
     pub(crate) fn seal(&self, lane: &Lane, open: &mut Open) {
         let since = open.since().unwrap_or_default();
+        lane.sealed(open.len());
         match open.take(lane.destination) {
             None => {}
             Some(Sealed::Batch(builder)) => {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use admin::Controls;
-use config::{Cluster, Layer, Node, OwnMetrics};
+use config::{Cluster, Layer, Node};
 use engine::batch::{Incarnation, Versions};
 use engine::line::LinePolicy;
 use engine::pool;
@@ -17,7 +17,7 @@ use node::{StartError, Store, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
 use runtime::net;
 use runtime::queue::{Receiver, Sender, byte_queue};
-use runtime::{Clock, Supervisor, Worker, WorkerError};
+use runtime::{Clock, Supervisor, Worker};
 use telemetry::Telemetry;
 
 use crate::controls::RelayControls;
@@ -110,7 +110,11 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         queue: lines.probe(),
         telemetry: Telemetry::new(&me.name, "relay"),
     });
-    start_own_metrics(cluster, &supervisor, &controls, &queue);
+    let reporter = Arc::clone(&controls);
+    node::report_own_metrics(cluster, me, &supervisor, move |now| {
+        reporter.refresh();
+        reporter.telemetry.graphite_lines(now)
+    });
     start_listener(cluster, &supervisor, &shared, &listener, &queue);
     admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
     keeper.serving();
@@ -215,39 +219,4 @@ fn start_listener(
     supervisor.spawn_task("relay.listener", move |worker| {
         ingest::listen(worker, Arc::clone(&listener), Arc::clone(&shared), queue.clone(), owner.clone(), limits)
     });
-}
-
-/// Own metrics travel like any line: through this relay's routes.
-fn start_own_metrics(cluster: &Cluster, supervisor: &Supervisor, controls: &Arc<RelayControls>, queue: &Sender<Input>) {
-    if cluster.telemetry.graphite == OwnMetrics::Off {
-        return;
-    }
-    let (interval, controls, queue) = (cluster.telemetry.interval, Arc::clone(controls), queue.clone());
-    supervisor.spawn_task("relay.telemetry", move |worker| {
-        own_metrics(worker, interval, Arc::clone(&controls), queue.clone())
-    });
-}
-
-async fn own_metrics(
-    worker: Worker,
-    interval: Duration,
-    controls: Arc<RelayControls>,
-    queue: Sender<Input>,
-) -> Result<(), WorkerError> {
-    let stop = worker.stopping();
-    loop {
-        worker.failpoint_async("report").await?;
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = worker.idle(tokio::time::sleep(interval)) => {}
-        }
-        controls.refresh();
-        let lines = controls.telemetry.graphite_lines(worker.clock().unix());
-        let bytes = lines.len() as u64;
-        // Own metrics never wait: what does not fit now is told by the next report.
-        if queue.try_send(Input { lines, peer: "own metrics".into() }, bytes).is_err() {
-            tracing::debug!("own metrics skipped: the queue is full");
-        }
-    }
 }

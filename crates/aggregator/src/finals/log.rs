@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use runtime::{Worker, WorkerError};
 use store::{Disposition, StoreError};
-use tracing::error;
+use telemetry::LogSite;
+use tracing::{error, warn};
 
-use super::role::{Append, FinalRole, Input};
+use super::role::{Append, FinalRole};
 use crate::partial_lock as lock;
 
+static FULL: LogSite = LogSite::new(Duration::from_secs(10));
 const WAIT: Duration = Duration::from_millis(100);
 /// How many appends share one sync at the most.
 const GROUP_MAX: usize = 512;
@@ -49,6 +51,7 @@ fn take(role: &FinalRole) {
     if let Ok(first) = role.appends.1.recv_timeout(WAIT) {
         in_hand.push(first);
         in_hand.extend(role.appends.1.try_iter().take(GROUP_MAX - 1));
+        in_hand.retain(|append| role.is_of_present_life(append));
     }
 }
 
@@ -69,14 +72,16 @@ fn tell(role: &FinalRole) {
         tokens[append.shard] = tokens[append.shard].max(append.token);
     }
     for (shard, token) in tokens.into_iter().enumerate().filter(|(_, token)| *token > 0) {
-        role.give(shard, Input::Synced { token });
+        role.note_synced(shard, token);
     }
 }
 
 fn overcome(worker: &Worker, role: &FinalRole, error: &StoreError) -> Result<(), WorkerError> {
     match error.disposition() {
         Disposition::FreeSpace | Disposition::RetrySoon => {
-            lock(&role.states[0]).error = Some(error.to_string());
+            if let Some(swallowed) = FULL.admit(worker.clock().now()) {
+                warn!(node = %role.setup.node, %error, swallowed, "the log waits; relays keep what is not durable");
+            }
             worker.beat();
             std::thread::sleep(RETRY);
             Ok(())

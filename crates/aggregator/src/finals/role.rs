@@ -49,10 +49,8 @@ pub(crate) enum Input {
         from: Arc<Connection>,
         flush: Flush,
     },
-    /// Everything this shard appended up to this token is synced.
-    Synced {
-        token: u64,
-    },
+    /// The log has synced; see [`FinalRole::synced`].
+    Synced,
     Ping(Token),
 }
 
@@ -60,6 +58,8 @@ pub(crate) enum Input {
 #[derive(Debug)]
 pub(crate) struct Append {
     pub(crate) shard: usize,
+    /// Which life of the shard; the log refuses those of former lives.
+    pub(crate) generation: u64,
     pub(crate) token: u64,
     pub(crate) batch: WriteBatch,
 }
@@ -114,6 +114,8 @@ pub(crate) struct FinalRole {
     /// The one handle; a new life of the log opens a new one, which fences the old.
     store: Mutex<Option<Box<dyn LogStore>>>,
     inputs: Vec<Mutex<Sender<Input>>>,
+    /// One a shard: the life that may append, and the highest token that is synced.
+    lives: Vec<(AtomicU64, AtomicU64)>,
     watermarks: Mutex<BTreeMap<u64, (Watermark, Mono)>>,
     pub(crate) overflow: AtomicU64,
 }
@@ -128,6 +130,7 @@ impl FinalRole {
             log_in_hand: Mutex::default(),
             store: Mutex::new(None),
             inputs: (0..setup.shards).map(|_| Mutex::new(bounded(1).0)).collect(),
+            lives: (0..setup.shards).map(|_| (AtomicU64::new(0), AtomicU64::new(0))).collect(),
             watermarks: Mutex::default(),
             overflow: AtomicU64::new(0),
             setup,
@@ -172,10 +175,31 @@ impl FinalRole {
 
     /// Opens the queue for a new life of a shard. What waited for the old one is gone with it: partial nodes send
     /// their flushes again, verbatim.
-    pub(crate) fn begin_shard(&self, shard: usize) -> Receiver<Input> {
+    ///
+    /// From here on the log refuses what a former life, a ghost, may still append.
+    pub(crate) fn begin_shard(&self, shard: usize, generation: u64) -> Receiver<Input> {
         let (sender, receiver) = bounded(INPUTS_MAX);
         *lock(&self.inputs[shard]) = sender;
+        self.lives[shard].0.store(generation, Ordering::SeqCst);
         receiver
+    }
+
+    /// Whether an append is of a shard's present life.
+    pub(crate) fn is_of_present_life(&self, append: &Append) -> bool {
+        self.lives[append.shard].0.load(Ordering::SeqCst) == append.generation
+    }
+
+    /// Everything that a shard appended up to this token is durable. Tokens of a later life are above those of an
+    /// earlier one.
+    pub(crate) fn synced(&self, shard: usize) -> u64 {
+        self.lives[shard].1.load(Ordering::SeqCst)
+    }
+
+    /// Notes that, and wakes the shard.
+    pub(crate) fn note_synced(&self, shard: usize, token: u64) {
+        self.lives[shard].1.fetch_max(token, Ordering::SeqCst);
+        // Only a bell: a shard whose queue is full looks by itself.
+        self.give(shard, Input::Synced);
     }
 
     /// Gives a shard something, without waiting. What does not fit is counted; a flush comes again by itself.

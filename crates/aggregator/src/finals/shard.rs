@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use engine::final_node::{self, Partition};
 use engine::time::{Mono, UnixSeconds};
 use engine::wire::{Flush, FlushReply};
@@ -58,8 +59,9 @@ struct Shard<'r> {
 
 /// Runs one life of shard `number`.
 pub(crate) fn run(worker: &Worker, role: &FinalRole, number: usize) -> Result<(), WorkerError> {
-    let inputs = role.begin_shard(number);
-    settle_log(worker, role)?;
+    let inputs = role.begin_shard(number, worker.generation());
+    let token = (worker.generation() << 32) + 1;
+    let Some(early) = settle_log(worker, role, number, token, &inputs)? else { return Ok(()) };
     let mut owned = Vec::new();
     for partition in role.partitions_of(number) {
         let partition = recover::partition(partition, role).map_err(|error| {
@@ -68,8 +70,10 @@ pub(crate) fn run(worker: &Worker, role: &FinalRole, number: usize) -> Result<()
         })?;
         owned.push(Owned { partition, checkpointed: worker.clock().now(), checkpoint_token: 0 });
     }
-    let token = worker.generation() << 32;
     let mut shard = Shard { worker, role, number, owned, token, synced: token, waiting: VecDeque::new() };
+    for input in early {
+        shard.take(input)?;
+    }
     shard.publish();
     let (mut emitted, mut kept) = (Mono::ZERO, Mono::ZERO);
     loop {
@@ -83,6 +87,7 @@ pub(crate) fn run(worker: &Worker, role: &FinalRole, number: usize) -> Result<()
                 shard.take(input)?;
             }
         }
+        shard.settle();
         let now = worker.clock().now();
         if now.since(emitted) >= EMIT_EVERY {
             worker.failpoint("emit")?;
@@ -97,23 +102,37 @@ pub(crate) fn run(worker: &Worker, role: &FinalRole, number: usize) -> Result<()
     }
 }
 
-/// Waits until what a former life appended is durable, so that recovery reads all of it.
-fn settle_log(worker: &Worker, role: &FinalRole) -> Result<(), WorkerError> {
-    while !role.appends.1.is_empty() || !lock(&role.log_in_hand).is_empty() {
+/// Waits until what a former life appended is durable, so that recovery reads all of it: the log works in order, so an
+/// empty append behind it is the sign. What comes in meanwhile is kept; pings go on. `None`: asked to stop.
+fn settle_log(
+    worker: &Worker,
+    role: &FinalRole,
+    shard: usize,
+    token: u64,
+    inputs: &Receiver<Input>,
+) -> Result<Option<Vec<Input>>, WorkerError> {
+    let sign = Append { shard, generation: worker.generation(), token, batch: WriteBatch::new() };
+    role.appends.0.send(sign).map_err(|_| WorkerError::new("the log's queue is closed"))?;
+    let mut early = Vec::new();
+    while role.synced(shard) < token {
         worker.beat();
-        if !worker.is_current() {
-            return Err(WorkerError::new("replaced while it waited for the log"));
+        if worker.should_stop() {
+            return Ok(None);
         }
-        std::thread::sleep(Duration::from_millis(2));
+        match inputs.recv_timeout(WAIT) {
+            Ok(Input::Ping(ping)) => role.pass(shard + 1, ping),
+            Ok(Input::Flush { from, flush }) => early.push(Input::Flush { from, flush }),
+            Ok(Input::Synced) | Err(_) => {}
+        }
     }
-    Ok(())
+    Ok(Some(early))
 }
 
 impl Shard<'_> {
     fn take(&mut self, input: Input) -> Result<(), WorkerError> {
         match input {
             Input::Ping(token) => self.role.pass(self.number + 1, token),
-            Input::Synced { token } => self.on_synced(token),
+            Input::Synced => {}
             Input::Flush { from, flush } => {
                 self.worker.failpoint("flush")?;
                 if self.worker.is_current() {
@@ -141,20 +160,19 @@ impl Shard<'_> {
             to,
             reply: outcome.reply,
         });
-        self.on_synced(self.synced);
         Ok(())
     }
 
     fn append(&mut self, batch: WriteBatch) -> Result<u64, WorkerError> {
         self.token += 1;
-        let append = Append { shard: self.number, token: self.token, batch };
+        let append = Append { shard: self.number, generation: self.worker.generation(), token: self.token, batch };
         self.role.appends.0.send(append).map_err(|_| WorkerError::new("the log's queue is closed"))?;
         Ok(self.token)
     }
 
-    fn on_synced(&mut self, token: u64) {
-        // A former life's tokens are below ours.
-        self.synced = self.synced.max(token);
+    /// What is durable becomes part of the windows, and is answered.
+    fn settle(&mut self) {
+        self.synced = self.role.synced(self.number);
         while let Some(done) = self.waiting.pop_front_if(|waiting| waiting.token <= self.synced) {
             let Shard { owned, role, .. } = self;
             if let Some(owned) = owned.iter_mut().find(|owned| owned.partition.number() == done.partition) {

@@ -83,14 +83,13 @@ impl PartialRole {
         }
     }
 
-    /// The machine. After a panic inside it everything soft is thrown away, which is always safe here: relays hold
-    /// every batch until it is durable, and send it again when their links break.
+    /// The machine; put right first if a worker died inside it.
     pub(crate) fn machine(&self) -> MutexGuard<'_, PartialNode> {
         self.machine.lock().unwrap_or_else(|poisoned| {
             self.machine.clear_poison();
             let mut machine = poisoned.into_inner();
-            error!(node = %self.setup.node, "the partial machine is started anew after a panic inside it");
-            *machine = PartialNode::new(self.setup.settings.clone());
+            error!(node = %self.setup.node, "a worker died inside the partial machine: what is held is forgotten, relays send it again");
+            machine.recover();
             machine
         })
     }

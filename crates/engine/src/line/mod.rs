@@ -75,6 +75,11 @@ pub struct Point<'a> {
 pub trait LineSink {
     /// An accepted line. The point lives only as long as this call.
     fn point(&mut self, point: &Point<'_>);
+    /// An accepted line that came in canonical form: `line`, LF included, is what [`write_canonical`] would write.
+    fn canonical(&mut self, point: &Point<'_>, line: &[u8]) {
+        debug_assert!(line.ends_with(b"\n"), "BUG: a canonical line comes with its LF");
+        self.point(point);
+    }
     /// A refused line, without its LF.
     fn reject(&mut self, line: &[u8], why: Reject);
 }
@@ -145,8 +150,9 @@ pub fn parse_block(
     let mut rest = block;
     while !rest.is_empty() {
         if let Some((point, length)) = quick::point(rest, policy) {
-            sink.point(&point);
-            rest = rest.get(length..).unwrap_or_default();
+            let (line, behind) = rest.split_at(length);
+            sink.canonical(&point, line);
+            rest = behind;
             continue;
         }
         let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());

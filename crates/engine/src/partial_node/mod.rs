@@ -215,6 +215,19 @@ impl PartialNode {
         }
     }
 
+    /// Puts the machine right after a panic inside it: everything soft is thrown away. What shards have folded still
+    /// goes out with its identities; relays send what they get no answer for again, and the final layer knows it.
+    /// Senders and shards stay known. What was in flight is no longer received: it will be received again.
+    pub fn recover(&mut self) {
+        self.held.clear();
+        self.held_bytes = 0;
+        self.work.clear();
+        self.flushes.iter_mut().for_each(|lanes| *lanes = [None, None]);
+        self.origins.values_mut().for_each(|origin| *origin = Origin::default());
+        self.books.in_flight = 0;
+        self.books.received = self.books.delivered + self.books.dropped.values().sum::<u64>();
+    }
+
     /// What the shell owes the shards; to be handed over before the machine is used again.
     pub fn take_work(&mut self) -> Vec<Work> {
         std::mem::take(&mut self.work)

@@ -227,6 +227,22 @@ fn overload_is_said_not_suffered() {
 }
 
 #[test]
+fn after_a_panic_inside_what_comes_again_is_answered_for() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0]), false);
+    let work = node.take_work();
+    node.books.in_flight = 77; // as if the panic had come in the middle of counting
+    node.recover();
+    balanced(&node);
+    assert!(node.built(0, 1, fold(&work[0], 0)), "the shard's partials still go out");
+    let flush = next(&mut node, 0, 0).expect("flush");
+    node.batch(RELAY, batch(0, &[0]), true);
+    node.flush_reply(&reply(&flush, vec![GroupReply::Merged]));
+    assert_eq!(durable(&mut node), [(0, 0)]);
+    balanced(&node);
+}
+
+#[test]
 fn an_impostor_is_known_by_its_nonce() {
     let mut node = node();
     node.batch(RELAY, batch(0, &[0]), false);

@@ -117,7 +117,7 @@ fn a_head_before_a_batch_equals_the_whole_frame() {
 proptest! {
     #[test]
     fn no_bytes_make_reading_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let _ = read_all(&bytes).is_ok();
+        drop(read_all(&bytes));
     }
 
     #[test]
@@ -126,6 +126,6 @@ proptest! {
     ) {
         let mut payload = body.clone();
         payload.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
-        let _ = decode(RawFrame { kind, flags: 0, payload: Bytes::from(payload) }).is_ok();
+        drop(decode(RawFrame { kind, flags: 0, payload: Bytes::from(payload) }));
     }
 }
