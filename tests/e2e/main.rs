@@ -7,6 +7,7 @@
 mod support;
 
 mod badlines;
+mod links;
 mod million;
 mod pipeline;
 mod ports;

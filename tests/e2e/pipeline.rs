@@ -141,3 +141,25 @@ fn what_was_read_before_sigterm_is_delivered() {
     spillway.stop(&[]);
     sink.look(|seen| assert_eq!((seen.lost(LINES), seen.duplicated()), (0, 0)));
 }
+
+#[test]
+fn every_nodes_own_metrics_arrive_as_graphite_lines() {
+    let _turn = one_at_a_time();
+    let dir = TempDir::new("own-metrics");
+    let sink = Sink::start(Keep::Points);
+    let cluster =
+        small_cluster(&sink).with("[telemetry]\ngraphite = \"route\"\ninterval = \"1s\"\nprefix = \"dc1.\"\n");
+    let spillway = Process::up(&support::spillway(), &cluster, dir.path());
+    send(cluster.graphite(), "some.series 1 1700000000\n");
+    for name in ["dc1.carbon.relays.relay-1.metricsReceived", "dc1.carbon.relays.relay-1.destinations.carbon.sent"] {
+        eventually(SOON, name, || {
+            sink.look(|seen| when(seen.series(name).values().any(|value| *value >= 1.0), seen.names()))
+        });
+    }
+    for node in ["partial-1", "final-1"] {
+        eventually(SOON, node, || {
+            sink.look(|seen| when(seen.names().iter().any(|name| name.contains(&format!(".{node}."))), seen.names()))
+        });
+    }
+    spillway.stop(&[]);
+}

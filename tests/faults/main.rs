@@ -133,3 +133,18 @@ fn check_books(cluster: &Cluster, sink: &Sink, report: &LoadReport) {
     });
     sink.look(|seen| assert!(seen.strange.is_empty(), "torn lines: {:?}", seen.strange));
 }
+
+/// One failure is mended; a worker that cannot be mended must not be restarted for ever (INV-7's other half).
+#[test]
+fn a_worker_that_fails_too_often_ends_the_process_with_70() {
+    let binary = binary();
+    let dir = TempDir::new("escalation");
+    let sink = Sink::start(Keep::Count);
+    let cluster =
+        Cluster::new(1, 1, 1).store("carbon", &[sink.address()]).route_all(&["aggregate", "carbon"]).with(RULE);
+    let mut spillway = Process::up(&binary, &cluster, dir.path());
+    cluster.first(Layer::Relay).api().fail("relay.keeper", "panic", 100).expect("the failpoint is armed");
+    let status = spillway.wait_end(SETTLE);
+    assert_eq!(status.code(), Some(70), "{status}; {}", spillway.log_text());
+    assert!(spillway.log_text().contains("relay.keeper"), "the log names the worker: {}", spillway.log_text());
+}

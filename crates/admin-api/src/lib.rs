@@ -69,6 +69,9 @@ pub struct PeerStatus {
     pub in_flight_points: u64,
     pub in_flight_bytes: u64,
     pub oldest_unacked_ms: u64,
+    /// What the peer last said of itself; links only, while they are up.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
     pub last_error: Option<String>,
 }
 

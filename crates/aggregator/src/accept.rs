@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use crate::finals::{self, FinalRole};
 use crate::partial::{self, PartialRole};
 use crate::partial_lock as lock;
+use crate::speaker::{Speaker, Voice};
 
 /// What an aggregator serves, and what it expects of peers.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct Service {
     pub(crate) partitions: u16,
     pub(crate) partial: Option<Arc<PartialRole>>,
     pub(crate) finals: Option<Arc<FinalRole>>,
+    pub(crate) voice: Arc<Voice>,
     pub(crate) clock: Clock,
     /// Links that ended, by reason.
     pub(crate) closed: Mutex<std::collections::BTreeMap<&'static str, u64>>,
@@ -98,6 +100,10 @@ impl Service {
         }
     }
 
+    fn speaker(&self) -> Speaker {
+        Speaker::new(Arc::clone(&self.voice))
+    }
+
     /// Who serves this peer, or why nobody does.
     fn role_for(&self, hello: &Hello) -> Result<Arc<dyn Handler>, RefuseReason> {
         if hello.protocol != PROTOCOL {
@@ -117,9 +123,9 @@ impl Service {
                 if role.machine().is_impostor(hello.incarnation) {
                     return Err(RefuseReason::DuplicateSender);
                 }
-                Ok(Arc::new(partial::Inbound::new(Arc::clone(role))))
+                Ok(Arc::new(partial::Inbound::new(Arc::clone(role), self.speaker())))
             }
-            (Role::Partial, _, Some(role)) => Ok(Arc::new(finals::Inbound::new(Arc::clone(role)))),
+            (Role::Partial, _, Some(role)) => Ok(Arc::new(finals::Inbound::new(Arc::clone(role), self.speaker()))),
             (Role::Relay | Role::Replayer | Role::Partial, _, _) => Err(RefuseReason::Role),
         }
     }

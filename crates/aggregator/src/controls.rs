@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use admin::Controls;
 use admin_api::{BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
 use engine::time::Mono;
-use node::VerdictKeeper;
+
 use runtime::{Clock, Supervisor};
 use telemetry::{Metric, Telemetry};
 
@@ -23,15 +22,14 @@ pub(crate) struct AggregatorControls {
     pub(crate) downlinks: Vec<Arc<Downlink>>,
     pub(crate) supervisor: Supervisor,
     pub(crate) telemetry: Telemetry,
-    pub(crate) keeper: Arc<VerdictKeeper>,
+
     pub(crate) clock: Clock,
     pub(crate) started: Mono,
 }
 
 impl AggregatorControls {
     fn verdict(&self) -> Verdict {
-        let (bytes, delay) = self.service.partial.as_ref().map_or((0, Duration::ZERO), |role| role.queue());
-        self.keeper.verdict(bytes, delay)
+        node::for_api(self.service.voice.verdict())
     }
 
     fn peers(&self) -> Vec<PeerStatus> {
@@ -41,6 +39,7 @@ impl AggregatorControls {
             in_flight_points: 0,
             in_flight_bytes: 0,
             oldest_unacked_ms: 0,
+            verdict: downlink.verdict().map(node::for_api),
             last_error: downlink.last_error().filter(|_| !downlink.is_up()),
         });
         let stores =

@@ -16,6 +16,7 @@ mod controls;
 mod finals;
 mod partial;
 mod ping;
+mod speaker;
 mod start;
 
 use partial::lock as partial_lock;

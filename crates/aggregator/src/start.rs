@@ -22,6 +22,7 @@ use crate::accept::{self, Service};
 use crate::controls::AggregatorControls;
 use crate::finals::{self, FinalRole};
 use crate::partial::{self, Downlink, PartialRole};
+use crate::speaker::Voice;
 
 const BACKLOG: u32 = 1024;
 /// Raw batches that a partial role holds for all its senders.
@@ -97,7 +98,9 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let partial = (me.layer == Layer::Partial || alone).then(|| start_partial(&common, &supervisor));
     let (partial, downlinks) = partial.unzip();
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
+    let voice = Arc::new(Voice { keeper: Arc::clone(&keeper), clock, partial: partial.clone() });
     let service = Arc::new(Service {
+        voice,
         node: me.name.clone(),
         cluster: cluster.name.clone(),
         versions: common.versions,
@@ -114,7 +117,6 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         downlinks: downlinks.unwrap_or_default(),
         supervisor: supervisor.clone(),
         telemetry: Telemetry::new(&me.name, me.layer.as_str()),
-        keeper: Arc::clone(&keeper),
         clock,
         started: clock.now(),
     };

@@ -95,6 +95,7 @@ fn status(node: &str, verdict: Verdict) -> Status {
         last_error: error.map(Into::into),
     };
     let peer = |name: &str, state: &str, oldest: u64| PeerStatus {
+        verdict: None,
         peer: name.into(),
         state: state.into(),
         in_flight_points: 10,

@@ -4,7 +4,7 @@
 //! in as arguments, effects go out as values. So the same code runs in the binaries and under a simulator.
 //!
 //! Inside the crate the order is: `time pattern tags line series ring sketch` < `partial rule deltas window route batch
-//! wire ivset` < `pool restart backoff recv verdict` < the machines `relay`, `partial_node`, `final_node`,
+//! verdict wire ivset` < `pool restart backoff recv` < the machines `relay`, `partial_node`, `final_node`,
 //! `store_link`. A module uses what stands left of it, never right.
 
 pub mod backoff;

@@ -13,7 +13,7 @@ pub use own_metrics::report_own_metrics;
 pub use record::{record_ledger, record_peers, record_workers, set_gauge};
 pub use settings::{restart_policy, start_stores};
 pub use start_error::{StartError, io_error, listed};
-pub use verdict::VerdictKeeper;
+pub use verdict::{VerdictKeeper, for_api};
 
 use admin_api::PeerStatus;
 use engine::store_link::Phase;
@@ -46,6 +46,7 @@ pub fn store_peer(store: &str, status: &StoreStatus) -> PeerStatus {
         in_flight_points: status.books.in_flight,
         in_flight_bytes: status.held_bytes,
         oldest_unacked_ms: 0,
+        verdict: None,
         last_error: status.last_error.clone(),
     }
 }

@@ -45,6 +45,7 @@ fn store_settings(output: &Output, send: &Sending, addresses: usize) -> Settings
         linger: output.linger_bound,
         retain_bytes: share,
         ack_timeout: send.ack_timeout,
+        notsent_lowat_bytes: output.notsent_lowat_bytes,
         ..Settings::default()
     }
 }

@@ -39,8 +39,13 @@ impl VerdictKeeper {
         self.stage.load(Ordering::Relaxed) == 2
     }
 
-    /// The verdict now. To be asked about once a second, so that lateness is noticed when it begins.
+    /// The verdict now, for the admin API.
     pub fn verdict(&self, queue_bytes: u64, queue_delay: Duration) -> Verdict {
+        for_api(self.judge(queue_bytes, queue_delay))
+    }
+
+    /// The verdict now. To be asked about once a second, so that lateness is noticed when it begins.
+    pub fn judge(&self, queue_bytes: u64, queue_delay: Duration) -> verdict::Verdict {
         let now = self.clock.now();
         let late = self.lateness.lock().unwrap_or_else(PoisonError::into_inner).observe(now, queue_delay);
         let workers = self.supervisor.workers();
@@ -61,12 +66,17 @@ impl VerdictKeeper {
             _ => Stage::Draining,
         };
         let queue = QueueSeen { bytes: queue_bytes, delay: queue_delay };
-        match verdict::classify(now, stage, &seen, self.watchdog, queue, late) {
-            verdict::Verdict::Starting => Verdict::Starting,
-            verdict::Verdict::Ready => Verdict::Ready,
-            verdict::Verdict::Overloaded { queue_bytes, lag_ms } => Verdict::Overloaded { queue_bytes, lag_ms },
-            verdict::Verdict::Degraded { worker, restarts, error } => Verdict::Degraded { worker, restarts, error },
-            verdict::Verdict::Draining => Verdict::Draining,
-        }
+        verdict::classify(now, stage, &seen, self.watchdog, queue, late)
+    }
+}
+
+/// The same in the API's words.
+pub fn for_api(verdict: verdict::Verdict) -> Verdict {
+    match verdict {
+        verdict::Verdict::Starting => Verdict::Starting,
+        verdict::Verdict::Ready => Verdict::Ready,
+        verdict::Verdict::Overloaded { queue_bytes, lag_ms } => Verdict::Overloaded { queue_bytes, lag_ms },
+        verdict::Verdict::Degraded { worker, restarts, error } => Verdict::Degraded { worker, restarts, error },
+        verdict::Verdict::Draining => Verdict::Draining,
     }
 }

@@ -121,7 +121,8 @@ impl Connection {
 
     async fn connect(&mut self) {
         let began = self.shared.now();
-        let attempt = net::connect(&self.shared.addr, SocketProfile::Store, CONNECT_WITHIN);
+        let profile = SocketProfile::Store { notsent_lowat: self.shared.notsent_lowat };
+        let attempt = net::connect(&self.shared.addr, profile, CONNECT_WITHIN);
         match self.worker.idle(attempt).await {
             Ok(stream) => {
                 self.round_trip = self.shared.now().since(began);

@@ -69,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) work: Notify,
     /// An offer may be taken again.
     pub(crate) room: Notify,
+    pub(crate) notsent_lowat: u32,
     held: Mutex<Held>,
 }
 
@@ -122,6 +123,7 @@ impl StoreSender {
             clock,
             work: Notify::new(),
             room: Notify::new(),
+            notsent_lowat: settings.notsent_lowat_bytes,
             held: Mutex::new(Held { link, last_error: None }),
         };
         Ok(StoreSender { shared: Arc::new(shared) })

@@ -47,6 +47,7 @@ impl RelayControls {
                 in_flight_points: view.in_flight_points,
                 in_flight_bytes: view.in_flight_bytes,
                 oldest_unacked_ms: view.oldest.map_or(0, |at| node::millis(now.since(at))),
+                verdict: uplink.verdict().map(node::for_api),
                 last_error: uplink.last_error().filter(|_| !view.up),
             }
         });

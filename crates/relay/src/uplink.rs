@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use engine::batch::{Incarnation, Versions};
 use engine::relay::Peer;
 use engine::time::{Mono, UnixSeconds};
+use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, Role};
 use link::{Dialer, Ended, Handler, Outgoing};
 use tokio::sync::Notify;
@@ -39,6 +40,7 @@ pub(crate) struct Uplink {
     watermark_at: AtomicU64,
     up: AtomicBool,
     last_error: Mutex<Option<String>>,
+    verdict: Mutex<Option<Verdict>>,
 }
 
 impl Uplink {
@@ -52,12 +54,18 @@ impl Uplink {
             watermark_at: AtomicU64::new(0),
             up: AtomicBool::new(false),
             last_error: Mutex::default(),
+            verdict: Mutex::default(),
         }
     }
 
     /// Why the link was lost or could not come up last.
     pub(crate) fn last_error(&self) -> Option<String> {
         locked(&self.last_error).clone()
+    }
+
+    /// What the peer last said of itself.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        locked(&self.verdict).clone()
     }
 
     fn watermark_due(&self, now: Mono) -> bool {
@@ -87,6 +95,7 @@ impl Handler for Uplink {
                 let _moving = self.shared.moving();
                 self.shared.machine().nack(now, self.peer, id, reason);
             }
+            Frame::Verdict(verdict) => *locked(&self.verdict) = Some(verdict),
             Frame::Drain => self.shared.machine().peer_draining(self.peer),
             Frame::Ping { echo } => locked(&self.pongs).push(echo),
             Frame::Hello(_)
@@ -151,6 +160,7 @@ impl Dialer for Uplink {
     }
 
     fn down(&self, why: &Ended) {
+        *locked(&self.verdict) = None;
         let was_up = self.up.swap(false, Ordering::Relaxed);
         if matches!(why, Ended::Refused(_)) {
             error!(node = %self.shared.node, peer = %self.shared.peers[self.peer], %why, "link refused");

@@ -20,8 +20,8 @@ pub enum SocketProfile {
     /// A link between our own nodes: dead after about 10 s by the kernel alone; the ping finds it in 5 s.
     Internal,
     /// A connection to a store: a store that lives but does not read for a while must not be cut, so 60 s of unacknowledged
-    /// data; at most 128 KiB of unsent bytes in our kernel, so that little is in doubt after a reset.
-    Store,
+    /// data; at most `notsent_lowat` unsent bytes in our kernel, so that little is in doubt after a reset.
+    Store { notsent_lowat: u32 },
     /// A connection of a client or of an admin: patient, but never for ever.
     Client,
 }
@@ -46,12 +46,12 @@ impl SocketProfile {
                 user_timeout: secs(10),
                 notsent_lowat: None,
             },
-            SocketProfile::Store => Options {
+            SocketProfile::Store { notsent_lowat } => Options {
                 keepalive: secs(10),
                 interval: secs(5),
                 retries: 3,
                 user_timeout: secs(60),
-                notsent_lowat: Some(128 * 1024),
+                notsent_lowat: Some(notsent_lowat),
             },
             SocketProfile::Client => Options {
                 keepalive: secs(60),

@@ -10,17 +10,19 @@ use tokio::sync::Notify;
 use super::role::{Connection, FinalRole, Input};
 use crate::partial_lock as lock;
 use crate::ping::Token;
+use crate::speaker::Speaker;
 
 #[derive(Debug)]
 pub(crate) struct Inbound {
     role: Arc<FinalRole>,
     connection: Arc<Connection>,
     told_to_drain: AtomicBool,
+    speaker: Speaker,
 }
 
 impl Inbound {
-    pub(crate) fn new(role: Arc<FinalRole>) -> Inbound {
-        Inbound { role, connection: Arc::default(), told_to_drain: AtomicBool::new(false) }
+    pub(crate) fn new(role: Arc<FinalRole>, speaker: Speaker) -> Inbound {
+        Inbound { role, connection: Arc::default(), told_to_drain: AtomicBool::new(false), speaker }
     }
 }
 
@@ -36,6 +38,7 @@ impl Handler for Inbound {
             Frame::Watermark(watermark) => self.role.note_watermark(watermark),
             Frame::Ping { echo } => self.role.pass(0, Token { bell: Arc::clone(&self.connection.bell), echo }),
             Frame::Drain
+            | Frame::Verdict(_)
             | Frame::Hello(_)
             | Frame::HelloOk(_)
             | Frame::Refuse(_)
@@ -51,6 +54,7 @@ impl Handler for Inbound {
     }
 
     fn next(&self, out: &mut Outgoing) {
+        self.speaker.say(out);
         for echo in self.connection.bell.take_pongs() {
             out.frame(&Frame::Pong { echo });
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::time::Mono;
+use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, Role};
 use link::{Dialer, Ended, Handler, Outgoing};
 use tokio::sync::Notify;
@@ -24,6 +25,7 @@ pub(crate) struct Downlink {
     progressed: AtomicBool,
     watermark_at: AtomicU64,
     last_error: Mutex<Option<String>>,
+    verdict: Mutex<Option<Verdict>>,
 }
 
 impl Downlink {
@@ -36,6 +38,7 @@ impl Downlink {
             progressed: AtomicBool::new(false),
             watermark_at: AtomicU64::new(0),
             last_error: Mutex::default(),
+            verdict: Mutex::default(),
         }
     }
 
@@ -45,6 +48,11 @@ impl Downlink {
 
     pub(crate) fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
+    }
+
+    /// What the final node last said of itself.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        lock(&self.verdict).clone()
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {
@@ -67,6 +75,7 @@ impl Handler for Downlink {
                 lock(&self.pongs).push(echo);
                 self.role.wakes[self.owner].notify_one();
             }
+            Frame::Verdict(verdict) => *lock(&self.verdict) = Some(verdict),
             // A final node that drains still answers; there is nowhere else to go with its partitions.
             Frame::Drain => info!(node = %self.role.setup.node, peer = self.peer(), "final node is draining"),
             Frame::Hello(_)
@@ -134,6 +143,7 @@ impl Dialer for Downlink {
 
     fn down(&self, why: &Ended) {
         self.up.store(false, Ordering::Relaxed);
+        *lock(&self.verdict) = None;
         if matches!(why, Ended::Refused(_)) {
             error!(node = %self.role.setup.node, peer = self.peer(), %why, "link refused");
         }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::role::PartialRole;
 use crate::ping::{Bell, Token};
+use crate::speaker::Speaker;
 
 #[derive(Debug)]
 pub(crate) struct Inbound {
@@ -18,12 +19,13 @@ pub(crate) struct Inbound {
     connection: Connection,
     bell: Arc<Bell>,
     told_to_drain: AtomicBool,
+    speaker: Speaker,
 }
 
 impl Inbound {
-    pub(crate) fn new(role: Arc<PartialRole>) -> Inbound {
+    pub(crate) fn new(role: Arc<PartialRole>, speaker: Speaker) -> Inbound {
         let (connection, bell) = role.connect();
-        Inbound { role, connection, bell, told_to_drain: AtomicBool::new(false) }
+        Inbound { role, connection, bell, told_to_drain: AtomicBool::new(false), speaker }
     }
 }
 
@@ -48,6 +50,7 @@ impl Handler for Inbound {
             Frame::Watermark(watermark) => self.role.note_watermark(watermark),
             Frame::Ping { echo } => self.role.pass(0, Token { bell: Arc::clone(&self.bell), echo }),
             Frame::Drain
+            | Frame::Verdict(_)
             | Frame::Hello(_)
             | Frame::HelloOk(_)
             | Frame::Refuse(_)
@@ -63,6 +66,7 @@ impl Handler for Inbound {
     }
 
     fn next(&self, out: &mut Outgoing) {
+        self.speaker.say(out);
         for echo in self.bell.take_pongs() {
             out.frame(&Frame::Pong { echo });
         }

@@ -19,6 +19,9 @@ pub struct Settings {
     pub ack_timeout: Duration,
     /// Reconnects wait a random time up to `backoff_base` doubled with every attempt, up to `backoff_cap`.
     pub backoff_base: Duration,
+    /// Bytes that may wait in our kernel unsent (`TCP_NOTSENT_LOWAT`): what is in doubt after a reset is that and what
+    /// the peer's kernel holds. For the shell; the machine does not look at it.
+    pub notsent_lowat_bytes: u32,
     /// See `backoff_base`.
     pub backoff_cap: Duration,
     /// The attempts are counted from zero again after a connection that lived this long, or a receipt.
@@ -35,6 +38,7 @@ impl Default for Settings {
             retain_bytes: 512 << 20,
             ack_timeout: Duration::from_secs(3),
             backoff_base: Duration::from_millis(50),
+            notsent_lowat_bytes: 128 << 10,
             backoff_cap: Duration::from_secs(5),
             backoff_reset: Duration::from_secs(10),
         }

@@ -1,8 +1,11 @@
 //! The small frames: greeting, acknowledgement, refusal, watermark.
 
-use super::{DURABLE, FrameError, HELLO, HELLO_OK, NACK, REFUSE, Reader, WATERMARK, put_count, put_id, put_text};
+use super::{
+    DURABLE, FrameError, HELLO, HELLO_OK, NACK, REFUSE, Reader, VERDICT, WATERMARK, put_count, put_id, put_text,
+};
 use crate::batch::{BatchId, Incarnation, Versions};
 use crate::time::UnixSeconds;
+use crate::verdict::Verdict;
 
 /// What the dialling side is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,6 +315,38 @@ pub(super) fn watermark(body: &[u8]) -> Result<Watermark, FrameError> {
     }
     reader.end()?;
     Ok(watermark)
+}
+
+/// State u8, two numbers u64 (queue bytes and lag, or restarts and 0), two texts (worker and error, or empty).
+pub(super) fn put_verdict(verdict: &Verdict, out: &mut Vec<u8>) -> u8 {
+    let (state, numbers, texts): (u8, [u64; 2], [&str; 2]) = match verdict {
+        Verdict::Starting => (0, [0, 0], ["", ""]),
+        Verdict::Ready => (1, [0, 0], ["", ""]),
+        Verdict::Overloaded { queue_bytes, lag_ms } => (2, [*queue_bytes, *lag_ms], ["", ""]),
+        Verdict::Degraded { worker, restarts, error } => (3, [*restarts, 0], [worker, error]),
+        Verdict::Draining => (4, [0, 0], ["", ""]),
+    };
+    out.push(state);
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+    texts.iter().for_each(|text| put_text(text, out));
+    VERDICT
+}
+
+pub(super) fn verdict(body: &[u8]) -> Result<Verdict, FrameError> {
+    let mut reader = Reader::new(body, "verdict");
+    let state = reader.u8()?;
+    let (first, second) = (reader.u64()?, reader.u64()?);
+    let (worker, error) = (reader.text()?, reader.text()?);
+    let verdict = match state {
+        0 => Verdict::Starting,
+        1 => Verdict::Ready,
+        2 => Verdict::Overloaded { queue_bytes: first, lag_ms: second },
+        3 => Verdict::Degraded { worker, restarts: first, error },
+        4 => Verdict::Draining,
+        _ => return Err(reader.malformed("unknown state")),
+    };
+    reader.end()?;
+    Ok(verdict)
 }
 
 pub(super) fn echo(body: &[u8], kind: &'static str) -> Result<u64, FrameError> {

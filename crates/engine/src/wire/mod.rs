@@ -14,7 +14,7 @@
 //!
 //! Who sends what: the dialling side sends `Hello` first and gets `HelloOk` or `Refuse`. Relay to partial: `Batch`,
 //! `Watermark`, `Ping`; back: `Durable`, `Nack`, `Pong`, `Drain`. Partial to final: `Flush`, `Watermark`, `Ping`;
-//! back: `FlushReply`, `Pong`, `Drain`. Kinds 16..=18 are kept for the replayer's leases. Epochs are retired by the
+//! back: `FlushReply`, `Pong`, `Drain`. Whoever accepted a link says its `Verdict` every second. Kinds 16..=18 are kept for the replayer's leases. Epochs are retired by the
 //! watermark, which is repeated every second and so needs no answer.
 
 mod control;
@@ -26,6 +26,7 @@ pub use control::{Durable, Hello, HelloOk, NackReason, Range, RefuseReason, Role
 pub use flush::{Flush, FlushReply, Group, GroupReply, Included, Lane};
 
 use crate::batch::{BatchError, BatchId};
+use crate::verdict::Verdict;
 
 /// Version of the link protocol, in `Hello`.
 pub const PROTOCOL: u16 = 1;
@@ -78,6 +79,8 @@ pub enum Frame {
     Drain,
     Flush(Flush),
     FlushReply(FlushReply),
+    /// What a node says of itself, every second.
+    Verdict(Verdict),
 }
 
 /// Why bytes are no frame. Each ends the connection it came from and is counted by [`FrameError::as_str`].
@@ -127,6 +130,7 @@ const PONG: u8 = 9;
 const DRAIN: u8 = 10;
 const FLUSH: u8 = 11;
 const FLUSH_REPLY: u8 = 12;
+const VERDICT: u8 = 13;
 
 const FLAG_ATTEMPT: u8 = 1;
 const FLAG_REPLAY: u8 = 2;
@@ -145,7 +149,7 @@ pub fn next_raw(buffer: &mut BytesMut) -> Result<Option<RawFrame>, FrameError> {
     if length > FRAME_MAX {
         return Err(FrameError::TooLong { length });
     }
-    if !(HELLO..=FLUSH_REPLY).contains(&kind) {
+    if !(HELLO..=VERDICT).contains(&kind) {
         return Err(FrameError::UnknownKind { kind });
     }
     if buffer.len() < 4 + length {
@@ -188,6 +192,7 @@ pub fn decode(raw: RawFrame) -> Result<Frame, FrameError> {
             Frame::Flush(flush::decode(&payload.slice(..payload.len() - 4))?)
         }
         FLUSH_REPLY => Frame::FlushReply(flush::decode_reply(checked(&payload, "flush_reply")?)?),
+        VERDICT => Frame::Verdict(control::verdict(checked(&payload, "verdict")?)?),
         kind => return Err(FrameError::UnknownKind { kind }),
     })
 }
@@ -225,6 +230,7 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
             flush::put_reply(reply, out);
             (FLUSH_REPLY, 0)
         }
+        Frame::Verdict(verdict) => (control::put_verdict(verdict, out), 0),
     };
     if kind != BATCH {
         let crc = crc32c::crc32c(out.get(payload..).unwrap_or_default());

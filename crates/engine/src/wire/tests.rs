@@ -36,6 +36,9 @@ fn samples() -> Vec<Frame> {
         Frame::Ping { echo: 1 },
         Frame::Pong { echo: u64::MAX },
         Frame::Drain,
+        Frame::Verdict(Verdict::Ready),
+        Frame::Verdict(Verdict::Overloaded { queue_bytes: 7, lag_ms: 1200 }),
+        Frame::Verdict(Verdict::Degraded { worker: "partial.shard.0".into(), restarts: 3, error: "panic".into() }),
         Frame::Flush(Flush { number: 8, partition: 15, lane: Lane::Suspect, groups: vec![group.clone(), group] }),
         Frame::FlushReply(FlushReply {
             number: 8,
@@ -122,7 +125,7 @@ proptest! {
 
     #[test]
     fn a_true_checksum_over_nonsense_does_not_panic_either(
-        kind in 1u8..=12, body in prop::collection::vec(any::<u8>(), 0..200)
+        kind in 1u8..=13, body in prop::collection::vec(any::<u8>(), 0..200)
     ) {
         let mut payload = body.clone();
         payload.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());

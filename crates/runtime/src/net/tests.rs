@@ -4,6 +4,8 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+const STORE: SocketProfile = SocketProfile::Store { notsent_lowat: 128 * 1024 };
+
 #[tokio::test]
 async fn taken_port_is_named_with_the_process_that_holds_it() {
     let first = listen(local(0), 16).unwrap();
@@ -45,7 +47,7 @@ async fn every_profile_finds_idle_and_busy_dead_peers() {
     let secs = Duration::from_secs;
     let cases = [
         (SocketProfile::Internal, secs(5), secs(2), secs(10)),
-        (SocketProfile::Store, secs(10), secs(5), secs(60)),
+        (STORE, secs(10), secs(5), secs(60)),
         (SocketProfile::Client, secs(60), secs(20), secs(120)),
     ];
     for (profile, keepalive, interval, user_timeout) in cases {
@@ -57,7 +59,7 @@ async fn every_profile_finds_idle_and_busy_dead_peers() {
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3, "{profile:?}");
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(user_timeout), "{profile:?}");
         assert!(socket.tcp_nodelay().unwrap(), "{profile:?}");
-        if profile == SocketProfile::Store {
+        if profile == STORE {
             assert_eq!(socket.tcp_notsent_lowat().unwrap(), 128 * 1024);
         }
         let (accepted, _) = listener.accept().await.unwrap();
@@ -93,7 +95,7 @@ async fn peer_that_does_not_answer_costs_no_more_than_the_time_out() {
 
 #[tokio::test]
 async fn name_that_does_not_resolve_is_named() {
-    let error = connect("no port here", SocketProfile::Store, Duration::from_secs(10)).await.unwrap_err();
+    let error = connect("no port here", STORE, Duration::from_secs(10)).await.unwrap_err();
     assert!(matches!(error, ConnectError::Resolve { .. }), "{error}");
 }
 
