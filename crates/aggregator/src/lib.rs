@@ -18,6 +18,7 @@ mod partial;
 mod ping;
 mod speaker;
 mod start;
+mod watermarks;
 
 use partial::lock as partial_lock;
 

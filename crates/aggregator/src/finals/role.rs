@@ -10,7 +10,7 @@ use engine::final_node::Books;
 use engine::ring::Ring;
 use engine::rule::RuleSet;
 use engine::store_link::Block;
-use engine::time::{Mono, UnixSeconds};
+use engine::time::UnixSeconds;
 use engine::wire::{Flush, FlushReply, Watermark};
 use node::Store;
 use runtime::Clock;
@@ -18,14 +18,13 @@ use store::{Store as LogStore, StoreError, WriteBatch};
 
 use crate::partial_lock as lock;
 use crate::ping::{Bell, Token};
+use crate::watermarks::Watermarks;
 
 /// Inputs that wait for one shard. Every partition and lane has one flush out per partial node, so 4096 are the flushes
 /// of 128 partial nodes for 16 partitions.
 const INPUTS_MAX: usize = 4096;
 /// Appends that wait for the log.
 const APPENDS_MAX: usize = 4096;
-/// A sender that has been silent for so long no longer holds windows back.
-const SILENT_AFTER: Duration = Duration::from_secs(600);
 
 /// The fixed parts of a role.
 #[derive(Debug)]
@@ -116,7 +115,7 @@ pub(crate) struct FinalRole {
     inputs: Vec<Mutex<Sender<Input>>>,
     /// One a shard: the life that may append, and the highest token that is synced.
     lives: Vec<(AtomicU64, AtomicU64)>,
-    watermarks: Mutex<BTreeMap<u64, (Watermark, Mono)>>,
+    watermarks: Watermarks,
     pub(crate) overflow: AtomicU64,
 }
 
@@ -131,7 +130,7 @@ impl FinalRole {
             store: Mutex::new(None),
             inputs: (0..setup.shards).map(|_| Mutex::new(bounded(1).0)).collect(),
             lives: (0..setup.shards).map(|_| (AtomicU64::new(0), AtomicU64::new(0))).collect(),
-            watermarks: Mutex::default(),
+            watermarks: Watermarks::default(),
             overflow: AtomicU64::new(0),
             setup,
         }
@@ -223,15 +222,12 @@ impl FinalRole {
     }
 
     pub(crate) fn note_watermark(&self, watermark: Watermark) {
-        lock(&self.watermarks).insert(watermark.sender, (watermark, self.setup.clock.now()));
+        self.watermarks.note(self.setup.clock.now(), watermark);
     }
 
     /// The latest word of every sender that is not silent.
     pub(crate) fn watermarks(&self) -> Vec<Watermark> {
-        let now = self.setup.clock.now();
-        let mut known = lock(&self.watermarks);
-        known.retain(|_, (_, at)| now.since(*at) < SILENT_AFTER);
-        known.values().map(|(watermark, _)| *watermark).collect()
+        self.watermarks.latest(self.setup.clock.now())
     }
 
     /// No sender holds anything older than this back; none when no sender is known.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use engine::batch::{BatchId, Incarnation, Versions};
 use engine::partial_node::{Connection, PartialNode, Settings, Work};
 use engine::rule::RuleSet;
-use engine::time::Mono;
 use engine::wire::Watermark;
 use runtime::Clock;
 use runtime::queue::{Probe, Receiver, Sender, byte_queue};
@@ -16,9 +15,7 @@ use tokio::sync::Notify;
 use tracing::error;
 
 use crate::ping::{Bell, Token};
-
-/// A sender that has been silent for so long no longer holds windows back.
-const SILENT_AFTER: Duration = Duration::from_secs(600);
+use crate::watermarks::Watermarks;
 
 /// The fixed parts of a role.
 #[derive(Debug)]
@@ -45,7 +42,7 @@ pub(crate) struct PartialRole {
     machine: Mutex<PartialNode>,
     ports: Vec<Port>,
     bells: Mutex<BTreeMap<Connection, Arc<Bell>>>,
-    watermarks: Mutex<BTreeMap<u64, (Watermark, Mono)>>,
+    watermarks: Watermarks,
     next_connection: AtomicU64,
 }
 
@@ -77,7 +74,7 @@ impl PartialRole {
             machine: Mutex::new(PartialNode::new(setup.settings.clone())),
             ports: (0..setup.settings.shards).map(port).collect(),
             bells: Mutex::default(),
-            watermarks: Mutex::default(),
+            watermarks: Watermarks::default(),
             next_connection: AtomicU64::new(1),
             setup,
         }
@@ -163,15 +160,12 @@ impl PartialRole {
     }
 
     pub(crate) fn note_watermark(&self, watermark: Watermark) {
-        lock(&self.watermarks).insert(watermark.sender, (watermark, self.setup.clock.now()));
+        self.watermarks.note(self.setup.clock.now(), watermark);
     }
 
     /// The latest word of every sender that is not silent.
     pub(crate) fn watermarks(&self) -> Vec<Watermark> {
-        let now = self.setup.clock.now();
-        let mut known = lock(&self.watermarks);
-        known.retain(|_, (_, at)| now.since(*at) < SILENT_AFTER);
-        known.values().map(|(watermark, _)| *watermark).collect()
+        self.watermarks.latest(self.setup.clock.now())
     }
 
     /// The fullest shard queue.
