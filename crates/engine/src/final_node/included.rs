@@ -12,10 +12,10 @@ use crate::wire::Included;
 pub enum Objection {
     /// These are in already; never empty.
     Already(Vec<BatchId>),
-    /// A sender's epoch is known under another nonce.
-    DuplicateSender,
-    /// It would open more holes than are remembered.
-    TooManyHoles,
+    /// These are of a sender whose epoch is known under another nonce; never empty.
+    DuplicateSender(Vec<BatchId>),
+    /// These would open more holes than are remembered; never empty.
+    TooManyHoles(Vec<BatchId>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,22 +47,28 @@ impl IncludedSet {
     /// What speaks against merging these together. Two entries of one batch in a group count as "already", too.
     ///
     /// # Errors
-    /// The first objection found; `Already` lists all that are in.
+    /// The gravest objection, with all batches that it is about: an impostor, else what is in already, else holes. The
+    /// others of the group are not to blame and may come again.
     pub fn check(&self, group: &[Included]) -> Result<(), Objection> {
-        let mut already = Vec::new();
+        let (mut impostors, mut already, mut holes) = (Vec::new(), Vec::new(), Vec::new());
         for (index, member) in group.iter().enumerate() {
             let stream = self.streams.get(&(member.id.sender, member.id.epoch));
-            if stream.is_some_and(|stream| stream.nonce != member.nonce) {
-                return Err(Objection::DuplicateSender);
-            }
             let twice = group.iter().take(index).any(|before| before.id == member.id);
-            if twice || self.contains(member.id) {
+            if stream.is_some_and(|stream| stream.nonce != member.nonce) {
+                impostors.push(member.id);
+            } else if twice || self.contains(member.id) {
                 already.push(member.id);
             } else if stream.is_some_and(|stream| stream.seqs.would_exceed(member.from, member.id.seq)) {
-                return Err(Objection::TooManyHoles);
+                holes.push(member.id);
             }
         }
-        if already.is_empty() { Ok(()) } else { Err(Objection::Already(already)) }
+        if !impostors.is_empty() {
+            return Err(Objection::DuplicateSender(impostors));
+        }
+        if !already.is_empty() {
+            return Err(Objection::Already(already));
+        }
+        if holes.is_empty() { Ok(()) } else { Err(Objection::TooManyHoles(holes)) }
     }
 
     /// Marks a batch as merged.
@@ -211,7 +217,7 @@ mod tests {
         let mut set = IncludedSet::new();
         set.insert(&member(1, 0, 0));
         let clone = Included { nonce: 8, ..member(1, 1, 1) };
-        assert_eq!(set.check(&[clone]), Err(Objection::DuplicateSender));
+        assert_eq!(set.check(&[member(2, 0, 0), clone]), Err(Objection::DuplicateSender(vec![clone.id])));
     }
 
     #[test]

@@ -155,8 +155,8 @@ impl Partition {
     fn judge(&self, group: &Group) -> Result<u64, GroupReply> {
         self.included.check(&group.included).map_err(|objection| match objection {
             Objection::Already(included) => GroupReply::Refused { included },
-            Objection::DuplicateSender => GroupReply::DuplicateSender,
-            Objection::TooManyHoles => GroupReply::TooManyHoles,
+            Objection::DuplicateSender(ids) => GroupReply::DuplicateSender { ids },
+            Objection::TooManyHoles(ids) => GroupReply::TooManyHoles { ids },
         })?;
         deltas::check(&group.deltas).map(|totals| totals.points).map_err(|_| GroupReply::Malformed)
     }

@@ -341,9 +341,16 @@ impl PartialNode {
                 GroupReply::Refused { included } if included.contains(&member.id) => {
                     self.part_done(member.id, partition)
                 }
-                GroupReply::Refused { .. } | GroupReply::Malformed => self.rebuild(member.id, partition),
-                GroupReply::TooManyHoles => self.give_up(member.id, NackReason::TooManyHoles),
-                GroupReply::DuplicateSender => self.give_up(member.id, NackReason::DuplicateSender),
+                GroupReply::TooManyHoles { ids } if ids.contains(&member.id) => {
+                    self.give_up(member.id, NackReason::TooManyHoles);
+                }
+                GroupReply::DuplicateSender { ids } if ids.contains(&member.id) => {
+                    self.give_up(member.id, NackReason::DuplicateSender);
+                }
+                GroupReply::Refused { .. }
+                | GroupReply::TooManyHoles { .. }
+                | GroupReply::DuplicateSender { .. }
+                | GroupReply::Malformed => self.rebuild(member.id, partition),
             }
         }
     }

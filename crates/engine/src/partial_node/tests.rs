@@ -109,6 +109,23 @@ fn a_refused_flush_settles_what_is_included_and_rebuilds_the_rest_as_suspects() 
 }
 
 #[test]
+fn an_impostors_batch_does_not_take_its_neighbours_with_it() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0]), false);
+    node.batch(RELAY, batch(1, &[0]), false);
+    let work = node.take_work();
+    let mut built = fold(&work[0], 0);
+    built.groups[0].included.push(member(1));
+    assert!(node.built(0, 1, built));
+    let flush = next(&mut node, 0, 0).expect("flush");
+    node.flush_reply(&reply(&flush, vec![GroupReply::DuplicateSender { ids: vec![id(0)] }]));
+    assert_eq!(node.answers(RELAY, Duration::ZERO).1, [(id(0), NackReason::DuplicateSender)]);
+    let again = node.take_work();
+    assert_eq!((again.len(), again[0].batch.id(), again[0].lane), (1, id(1), Lane::Suspect));
+    balanced(&node);
+}
+
+#[test]
 fn an_unanswered_flush_goes_again_verbatim_and_only_one_is_out() {
     let mut node = node();
     node.batch(RELAY, batch(0, &[0]), false);
@@ -158,7 +175,7 @@ fn partials_always_name_the_batches_in_them_even_one_given_up_meanwhile() {
     let work = node.take_work();
     assert!(node.built(0, 1, fold(&work[0], 0)));
     let flush = next(&mut node, 0, 0).expect("flush");
-    node.flush_reply(&reply(&flush, vec![GroupReply::DuplicateSender]));
+    node.flush_reply(&reply(&flush, vec![GroupReply::DuplicateSender { ids: vec![id(0)] }]));
     assert_eq!(node.held(), (0, 0), "given up because of partition 0");
     assert!(node.built(0, 1, fold(&work[0], 2)));
     let flush = next(&mut node, 0, 0).expect("flush of partition 2");

@@ -82,10 +82,12 @@ pub enum GroupReply {
     Merged,
     /// Not merged, for these are included already, durably; the others must come again.
     Refused { included: Vec<BatchId> },
-    /// Not merged: the included set has too many holes. Come again when older ones have arrived.
-    TooManyHoles,
-    /// Not merged: this sender's epoch is known with another nonce. Two processes run on copies of one disk.
-    DuplicateSender,
+    /// Not merged: these would open more holes in the included set than it may have. They come again when older ones
+    /// have arrived; the others of the group at once.
+    TooManyHoles { ids: Vec<BatchId> },
+    /// Not merged: the epoch of these batches' sender is known with another nonce: two processes run on copies of one
+    /// disk. The others of the group come again.
+    DuplicateSender { ids: Vec<BatchId> },
     /// Not merged: the deltas could not be read. They must be built anew.
     Malformed,
 }
@@ -146,8 +148,8 @@ pub(super) fn put_reply(reply: &FlushReply, out: &mut Vec<u8>) {
         let (code, ids): (u8, &[BatchId]) = match group {
             GroupReply::Merged => (0, &[]),
             GroupReply::Refused { included } => (1, included),
-            GroupReply::TooManyHoles => (2, &[]),
-            GroupReply::DuplicateSender => (3, &[]),
+            GroupReply::TooManyHoles { ids } => (2, ids),
+            GroupReply::DuplicateSender { ids } => (3, ids),
             GroupReply::Malformed => (4, &[]),
         };
         out.push(code);
@@ -173,8 +175,8 @@ pub(super) fn decode_reply(body: &[u8]) -> Result<FlushReply, FrameError> {
         groups.push(match (code, included.is_empty()) {
             (0, true) => GroupReply::Merged,
             (1, _) => GroupReply::Refused { included },
-            (2, true) => GroupReply::TooManyHoles,
-            (3, true) => GroupReply::DuplicateSender,
+            (2, _) => GroupReply::TooManyHoles { ids: included },
+            (3, _) => GroupReply::DuplicateSender { ids: included },
             (4, true) => GroupReply::Malformed,
             _ => return Err(reader.malformed("unknown answer")),
         });

@@ -47,8 +47,8 @@ fn samples() -> Vec<Frame> {
             groups: vec![
                 GroupReply::Merged,
                 GroupReply::Refused { included: vec![id(1), id(2)] },
-                GroupReply::TooManyHoles,
-                GroupReply::DuplicateSender,
+                GroupReply::TooManyHoles { ids: vec![id(7)] },
+                GroupReply::DuplicateSender { ids: vec![id(8)] },
                 GroupReply::Malformed,
             ],
         }),
