@@ -34,11 +34,6 @@ impl VerdictKeeper {
         self.stage.store(2, Ordering::Relaxed);
     }
 
-    /// Whether it was asked to stop.
-    pub fn is_draining(&self) -> bool {
-        self.stage.load(Ordering::Relaxed) == 2
-    }
-
     /// The verdict now, for the admin API.
     pub fn verdict(&self, queue_bytes: u64, queue_delay: Duration) -> Verdict {
         for_api(self.judge(queue_bytes, queue_delay))

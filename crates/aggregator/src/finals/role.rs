@@ -88,8 +88,6 @@ pub(crate) struct ShardState {
     pub(crate) sealed_early: u64,
     /// Lines that were taken out of the windows and that their senders had no room for yet: by store and address.
     pub(crate) unsent: BTreeMap<(usize, usize), Block>,
-    /// What the shard is rebuilt from could not be read.
-    pub(crate) error: Option<String>,
 }
 
 /// Opens the store that the log is in; each call fences the handles given before.

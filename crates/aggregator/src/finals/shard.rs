@@ -64,10 +64,7 @@ pub(crate) fn run(worker: &Worker, role: &FinalRole, number: usize) -> Result<()
     let Some(early) = settle_log(worker, role, number, token, &inputs)? else { return Ok(()) };
     let mut owned = Vec::new();
     for partition in role.partitions_of(number) {
-        let partition = recover::partition(partition, role).map_err(|error| {
-            lock(&role.states[number]).error = Some(error.clone());
-            WorkerError::new(error)
-        })?;
+        let partition = recover::partition(partition, role).map_err(WorkerError::new)?;
         owned.push(Owned { partition, checkpointed: worker.clock().now(), checkpoint_token: 0 });
     }
     let mut shard = Shard { worker, role, number, owned, token, synced: token, waiting: VecDeque::new() };

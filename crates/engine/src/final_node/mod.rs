@@ -244,11 +244,6 @@ impl Partition {
         self.books
     }
 
-    /// Intervals remembered in the included set.
-    pub fn intervals(&self) -> usize {
-        self.included.intervals()
-    }
-
     /// Everything that changed since the last checkpoint, so that the log up to here can go. Only with nothing pending:
     /// the windows must hold what the log holds; `None` otherwise.
     pub fn checkpoint(&mut self) -> Option<Checkpoint> {

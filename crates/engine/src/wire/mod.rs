@@ -112,10 +112,6 @@ impl FrameError {
             FrameError::Batch(_) => "frame_batch",
         }
     }
-
-    /// All reasons there are.
-    pub const REASONS: [&'static str; 6] =
-        ["frame_too_long", "frame_too_short", "frame_unknown_kind", "frame_checksum", "frame_malformed", "frame_batch"];
 }
 
 const HELLO: u8 = 1;
