@@ -2,9 +2,18 @@
 //!
 //! Every path answers JSON, but `/metrics` (Prometheus text). Counters are totals since the node's start.
 
+mod replay;
+mod spill;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use replay::{AuditEntry, ReplayChange, ReplaySettings, ReplaySource, ReplayStatus, SourceSettings, TimeRange};
+pub use spill::{
+    CursorAdvance, Gap, Quarantined, Refused, SpillDiscard, SpillImported, SpillLane, SpillLoss, SpillPage,
+    SpillRecord, SpillStatus, SpillVerified,
+};
 
 /// The paths of the API.
 pub mod paths {
@@ -20,6 +29,25 @@ pub mod paths {
     pub const WORKERS: &str = "/v1/workers";
     /// `Vec<`[`super::BadLine`]`>`, latest first
     pub const BADLINES: &str = "/v1/badlines";
+    /// `GET` [`super::ReplayStatus`], `PUT` [`super::ReplayChange`]; replayers and final nodes
+    pub const REPLAY: &str = "/v1/replay";
+    /// `Vec<`[`super::AuditEntry`]`>`, latest first; replayers, final nodes, relays
+    pub const REPLAY_AUDIT: &str = "/v1/replay/audit";
+    /// [`super::SpillStatus`]; relays only, like all below
+    pub const SPILL: &str = "/v1/spill";
+    /// `?lane=&from=&limit=`: [`super::SpillPage`]
+    pub const SPILL_RECORDS: &str = "/v1/spill/records";
+    /// `?lane=&from=&limit=`: [`super::SpillVerified`]; reads every byte of the page
+    pub const SPILL_VERIFY: &str = "/v1/spill/verify";
+    /// `?lane=&from=&limit=`: records as they lie on disk, each behind its length (u32, little-endian); the header
+    /// `x-spillway-next` has the ordinal to go on with, and is missing at the end
+    pub const SPILL_EXPORT: &str = "/v1/spill/export";
+    /// `POST` what export gave: [`super::SpillImported`]
+    pub const SPILL_IMPORT: &str = "/v1/spill/import";
+    /// `POST` [`super::SpillDiscard`]: [`super::SpillLoss`], or 409 with [`super::Refused`]
+    pub const SPILL_DISCARD: &str = "/v1/spill/discard";
+    /// `POST` [`super::CursorAdvance`]: [`super::SpillLoss`], or 409 with [`super::Refused`]
+    pub const SPILL_CURSOR: &str = "/v1/spill/cursor";
     /// Prometheus text
     pub const METRICS: &str = "/metrics";
     /// `POST` [`super::Failpoint`]; only in a binary built with `--cfg failpoints`

@@ -5,11 +5,15 @@
 //! protects it yet: bind it there.
 
 mod handlers;
+mod replay;
 mod server;
+mod spill;
 
-use admin_api::{BadLine, Failpoint, Health, Ledger, Status, WorkerStatus};
+use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, ReplayChange, ReplayStatus, Status, WorkerStatus};
+use tokio::sync::oneshot;
 
 pub use server::{Limits, serve, serve_with};
+pub use spill::{Page, Refusal, SpillAnswer, SpillRequest};
 
 /// What the admin API needs of a node. Called in the admin thread: answer from what is at hand, and do not wait.
 pub trait Controls: Send + Sync + 'static {
@@ -30,6 +34,35 @@ pub trait Controls: Send + Sync + 'static {
     /// # Errors
     /// Says what is wrong with it.
     fn failpoint(&self, failpoint: Failpoint) -> Result<(), String>;
+
+    /// For `GET /v1/replay`; nodes that replay nothing leave it as it is.
+    ///
+    /// # Errors
+    /// [`Refusal::not_here`] where there is nothing to replay.
+    fn replay(&self) -> Result<ReplayStatus, Refusal> {
+        Err(Refusal::not_here("this node replays nothing; ask a replayer, or a final node for its catch-up"))
+    }
+
+    /// For `PUT /v1/replay`. Done, and kept for the next start, when it returns.
+    ///
+    /// # Errors
+    /// Says what is wrong with it and what is in force.
+    fn change_replay(&self, _change: ReplayChange) -> Result<ReplayStatus, Refusal> {
+        self.replay()
+    }
+
+    /// For `GET /v1/replay/audit`, latest first: what operators changed here.
+    fn audit(&self) -> Vec<AuditEntry> {
+        Vec::new()
+    }
+
+    /// For `/v1/spill/...`: hands the request to who owns the spill. A dropped sender means that it is being restarted.
+    fn spill(&self, _request: SpillRequest) -> oneshot::Receiver<Result<SpillAnswer, Refusal>> {
+        let (answer, receiver) = oneshot::channel();
+        // Who asked is there: the receiver is in our hand.
+        answer.send(Err(Refusal::not_here("this node has no spill; relays have"))).ok();
+        receiver
+    }
 }
 
 /// The supervisor's workers as the API shows them.

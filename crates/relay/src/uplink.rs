@@ -105,7 +105,12 @@ impl Handler for Uplink {
             | Frame::Watermark(_)
             | Frame::Pong { .. }
             | Frame::Flush(_)
-            | Frame::FlushReply(_) => return Err(Ended::Unexpected("frame that a relay does not take")),
+            | Frame::FlushReply(_)
+            | Frame::LeaseRequest(_)
+            | Frame::Leased(_)
+            | Frame::LeaseEnd(_)
+            | Frame::Done(_)
+            | Frame::Backlog(_) => return Err(Ended::Unexpected("frame that a relay does not take")),
         }
         self.shared.wake_links();
         Ok(())

@@ -27,7 +27,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use store::{Disposition, FullBy, Op, Store, StoreError, Visit, WriteBatch};
+use store::{Disposition, FullBy, Hole, Op, Store, StoreError, Visit, WriteBatch};
 
 /// A memtable is handed over for flushing when it holds this much by our count, well before RocksDB would do it at
 /// [`tuning::MEMTABLE_BYTES`]: see `switch_memtable`.
@@ -41,6 +41,9 @@ const OP_BYTES: u64 = 64;
 pub struct Options {
     /// Bytes that tables and memtables may occupy. Below 64 MiB the store is mostly busy with making room.
     pub quota_bytes: u64,
+    /// First bytes of keys that get a column family of their own each: what is appended and forgotten apart from the
+    /// rest must not be mixed with it in one file. Keys with any other first byte share one.
+    pub families: &'static [u8],
 }
 
 /// A store in a directory of its own. One handle at a time, in one process.
@@ -207,6 +210,15 @@ impl Store for RocksStore {
         }
         // The cursor also ends at a block that it cannot read: only the status tells that from the real end.
         cursor.status().map_err(|error| self.failure("scan", &error))
+    }
+
+    fn salvage(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<Vec<Hole>, StoreError> {
+        self.scan(from, to, visit).map(|()| Vec::new())
+    }
+
+    fn forget(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        self.refuse_after_failure()?;
+        self.db.delete_file_in_range(from, to).map_err(|error| self.failure_of_write("forget", &error))
     }
 
     /// Live tables and memtables; the log repeats what is in the memtables.

@@ -32,6 +32,13 @@ pub const END: &[u8] = &[0xff];
 /// Called with key and value; breaks to end a scan.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
+/// A place where entries cannot be read, between two keys that can; `None` where there is no such key in the range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    pub after: Option<Bytes>,
+    pub before: Option<Bytes>,
+}
+
 /// Atomic, ordered writes and ordered scans. The module's header says what is promised.
 pub trait Store: Send + std::fmt::Debug {
     /// Applies `batch` in full, after all batches before it. Readers see it at once; it is durable after [`Store::sync`].
@@ -58,6 +65,21 @@ pub trait Store: Send + std::fmt::Debug {
     /// # Errors
     /// `Corrupt`: the scan ended early; every key visited before is right, and the next one cannot be read.
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// As [`Store::scan`], but goes on behind what cannot be read: every readable entry of `from..to` is visited, in
+    /// order, and each place where entries may be missing is a [`Hole`].
+    ///
+    /// # Errors
+    /// As [`Store::scan`], except `Corrupt`.
+    fn salvage(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<Vec<Hole>, StoreError>;
+
+    /// Gives back the space of `from..to`, whose keys their owner will never read again and all lie in one family (the
+    /// same first byte). Cheap, and writes little or nothing: what it frees and when is the store's affair, so some of
+    /// the keys may still be visible, now and after a crash, until they are forgotten again. Not atomic with anything.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    fn forget(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError>;
 
     /// Bytes that the store occupies, as its quota counts them. May lag behind deletes, as freeing space takes time.
     fn bytes(&self) -> u64;

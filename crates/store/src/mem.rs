@@ -16,7 +16,7 @@ mod tests;
 
 pub use fault::{Fault, FaultPlan};
 
-use crate::{FullBy, Op, Store, StoreError, Visit, WriteBatch};
+use crate::{FullBy, Hole, Op, Store, StoreError, Visit, WriteBatch};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
@@ -186,6 +186,42 @@ impl Store for MemStore {
                 Some(_) | None => return Ok(()),
             }
         }
+    }
+
+    fn salvage(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<Vec<Hole>, StoreError> {
+        let shared = owned(&self.shared, self.generation)?;
+        let start = Bound::Included(Bytes::copy_from_slice(from));
+        let entries: Vec<(Bytes, Bytes, bool)> = shared
+            .range(&start, to)
+            .map(|(key, value)| (key.clone(), value.clone(), shared.plan.is_damaged(key)))
+            .collect();
+        drop(shared);
+        let mut holes: Vec<Hole> = Vec::new();
+        let (mut last, mut in_hole) = (None, false);
+        for (key, value, damaged) in entries {
+            if damaged {
+                if !in_hole {
+                    holes.push(Hole { after: last.clone(), before: None });
+                }
+                in_hole = true;
+                continue;
+            }
+            if let Some(hole) = holes.last_mut().filter(|_| in_hole) {
+                hole.before = Some(key.clone());
+            }
+            in_hole = false;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+            last = Some(key);
+        }
+        Ok(holes)
+    }
+
+    fn forget(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::new();
+        batch.delete_range(from, to);
+        self.write(&batch)
     }
 
     fn bytes(&self) -> u64 {

@@ -46,7 +46,12 @@ impl Handler for Inbound {
             | Frame::Durable(_)
             | Frame::Nack { .. }
             | Frame::Pong { .. }
-            | Frame::FlushReply(_) => {
+            | Frame::FlushReply(_)
+            | Frame::LeaseRequest(_)
+            | Frame::Leased(_)
+            | Frame::LeaseEnd(_)
+            | Frame::Done(_)
+            | Frame::Backlog(_) => {
                 return Err(Ended::Unexpected("frame that a final node does not take from a partial node"));
             }
         }

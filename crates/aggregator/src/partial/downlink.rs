@@ -82,6 +82,11 @@ impl Handler for Downlink {
             | Frame::HelloOk(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
+            | Frame::LeaseRequest(_)
+            | Frame::Leased(_)
+            | Frame::LeaseEnd(_)
+            | Frame::Done(_)
+            | Frame::Backlog(_)
             | Frame::Durable(_)
             | Frame::Nack { .. }
             | Frame::Watermark(_)

@@ -58,7 +58,12 @@ impl Handler for Inbound {
             | Frame::Nack { .. }
             | Frame::Pong { .. }
             | Frame::Flush(_)
-            | Frame::FlushReply(_) => {
+            | Frame::FlushReply(_)
+            | Frame::LeaseRequest(_)
+            | Frame::Leased(_)
+            | Frame::LeaseEnd(_)
+            | Frame::Done(_)
+            | Frame::Backlog(_) => {
                 return Err(Ended::Unexpected("frame that a partial node does not take from a relay"));
             }
         }

@@ -14,16 +14,19 @@
 //!
 //! Who sends what: the dialling side sends `Hello` first and gets `HelloOk` or `Refuse`. Relay to partial: `Batch`,
 //! `Watermark`, `Ping`; back: `Durable`, `Nack`, `Pong`, `Drain`. Partial to final: `Flush`, `Watermark`, `Ping`;
-//! back: `FlushReply`, `Pong`, `Drain`. Whoever accepted a link says its `Verdict` every second. Kinds 16..=18 are kept for the replayer's leases. Epochs are retired by the
-//! watermark, which is repeated every second and so needs no answer.
+//! back: `FlushReply`, `Pong`, `Drain`. Replayer to relay: `LeaseRequest`, `Done`, `Ping`; back: `Leased`, `LeaseEnd`,
+//! `Backlog`, `Pong`, `Drain`. Replayer to partial: `Batch`, `Ping`, as a relay. Whoever accepted a link says its
+//! `Verdict` every second. Epochs are retired by the watermark, which is repeated every second and so needs no answer.
 
 mod control;
 mod flush;
+mod lease;
 
 use bytes::{Buf, Bytes, BytesMut};
 
 pub use control::{Durable, Hello, HelloOk, NackReason, Range, RefuseReason, Role, Watermark};
 pub use flush::{Flush, FlushReply, Group, GroupReply, Included, Lane};
+pub use lease::{Backlog, Done, LaneBacklog, LeaseEnd, LeaseRequest, Leased, Outcome, Ticket};
 
 use crate::batch::{BatchError, BatchId};
 use crate::verdict::Verdict;
@@ -81,6 +84,11 @@ pub enum Frame {
     FlushReply(FlushReply),
     /// What a node says of itself, every second.
     Verdict(Verdict),
+    LeaseRequest(LeaseRequest),
+    Leased(Leased),
+    LeaseEnd(LeaseEnd),
+    Done(Done),
+    Backlog(Backlog),
 }
 
 /// Why bytes are no frame. Each ends the connection it came from and is counted by [`FrameError::as_str`].
@@ -127,6 +135,11 @@ const DRAIN: u8 = 10;
 const FLUSH: u8 = 11;
 const FLUSH_REPLY: u8 = 12;
 const VERDICT: u8 = 13;
+const LEASE_REQUEST: u8 = 16;
+const LEASED: u8 = 17;
+const LEASE_END: u8 = 18;
+const DONE: u8 = 19;
+const BACKLOG: u8 = 20;
 
 const FLAG_ATTEMPT: u8 = 1;
 const FLAG_REPLAY: u8 = 2;
@@ -145,7 +158,7 @@ pub fn next_raw(buffer: &mut BytesMut) -> Result<Option<RawFrame>, FrameError> {
     if length > FRAME_MAX {
         return Err(FrameError::TooLong { length });
     }
-    if !(HELLO..=VERDICT).contains(&kind) {
+    if !(HELLO..=VERDICT).contains(&kind) && !(LEASE_REQUEST..=BACKLOG).contains(&kind) {
         return Err(FrameError::UnknownKind { kind });
     }
     if buffer.len() < 4 + length {
@@ -189,6 +202,14 @@ pub fn decode(raw: RawFrame) -> Result<Frame, FrameError> {
         }
         FLUSH_REPLY => Frame::FlushReply(flush::decode_reply(checked(&payload, "flush_reply")?)?),
         VERDICT => Frame::Verdict(control::verdict(checked(&payload, "verdict")?)?),
+        LEASE_REQUEST => Frame::LeaseRequest(lease::request(checked(&payload, "lease_request")?)?),
+        LEASED => {
+            checked(&payload, "leased")?;
+            Frame::Leased(lease::leased(&payload.slice(..payload.len() - 4))?)
+        }
+        LEASE_END => Frame::LeaseEnd(lease::lease_end(checked(&payload, "lease_end")?)?),
+        DONE => Frame::Done(lease::done(checked(&payload, "done")?)?),
+        BACKLOG => Frame::Backlog(lease::backlog(checked(&payload, "backlog")?)?),
         kind => return Err(FrameError::UnknownKind { kind }),
     })
 }
@@ -227,6 +248,11 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
             (FLUSH_REPLY, 0)
         }
         Frame::Verdict(verdict) => (control::put_verdict(verdict, out), 0),
+        Frame::LeaseRequest(request) => (lease::put_request(request, out), 0),
+        Frame::Leased(leased) => (lease::put_leased(leased, out), 0),
+        Frame::LeaseEnd(end) => (lease::put_lease_end(*end, out), 0),
+        Frame::Done(done) => (lease::put_done(done, out), 0),
+        Frame::Backlog(backlog) => (lease::put_backlog(backlog, out), 0),
     };
     if kind != BATCH {
         let crc = crc32c::crc32c(out.get(payload..).unwrap_or_default());

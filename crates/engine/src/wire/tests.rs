@@ -52,6 +52,37 @@ fn samples() -> Vec<Frame> {
                 GroupReply::Malformed,
             ],
         }),
+        Frame::LeaseRequest(LeaseRequest {
+            number: 3,
+            lane: 1,
+            max_bytes: 1 << 20,
+            max_points: 50_000,
+            from: UnixSeconds(5),
+            to: UnixSeconds(u32::MAX),
+            matching: "web.*".into(),
+        }),
+        Frame::Leased(Leased {
+            number: 3,
+            ticket: Ticket { lane: 1, ordinal: 9 },
+            bytes: Bytes::from_static(b"a batch"),
+        }),
+        Frame::LeaseEnd(LeaseEnd { number: 3, granted: 1 }),
+        Frame::Done(Done { outcome: Outcome::Delivered, tickets: vec![Ticket { lane: 1, ordinal: 9 }] }),
+        Frame::Done(Done { outcome: Outcome::DuplicateSender, tickets: Vec::new() }),
+        Frame::Backlog(Backlog {
+            lanes: vec![LaneBacklog {
+                lane: 1,
+                destination: "aggregate:final-1".into(),
+                points: 5,
+                batches: 2,
+                bytes: 700,
+                leased: 3,
+                head: 9,
+                tail: 11,
+                oldest: UnixSeconds(1_700_000_000),
+                newest: UnixSeconds(1_700_000_060),
+            }],
+        }),
     ]
 }
 

@@ -1,0 +1,33 @@
+//! `/v1/replay`: what is replayed, and the operator's hand on it.
+
+use std::sync::Arc;
+
+use admin_api::{AuditEntry, ReplayChange, paths};
+use axum::Router;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Json, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::handlers::Node;
+use crate::{Controls, Refusal};
+
+pub(crate) fn routes(router: Router<Arc<dyn Controls>>) -> Router<Arc<dyn Controls>> {
+    router.route(paths::REPLAY, get(status).put(change)).route(paths::REPLAY_AUDIT, get(audit))
+}
+
+async fn status(State(node): Node) -> Response {
+    node.replay().map(Json).into_response()
+}
+
+async fn change(State(node): Node, asked: Result<Json<ReplayChange>, JsonRejection>) -> Response {
+    let answer = match asked {
+        Ok(Json(change)) => node.change_replay(change),
+        Err(rejection) => Err(Refusal::invalid(rejection.body_text())),
+    };
+    answer.map(Json).into_response()
+}
+
+async fn audit(State(node): Node) -> Json<Vec<AuditEntry>> {
+    Json(node.audit())
+}
