@@ -132,7 +132,9 @@ impl Service {
 
     async fn welcome(&self, mut stream: TcpStream, early: BytesMut, hello: &Hello, handler: Arc<dyn Handler>) -> Ended {
         let window_bytes = self.partial.as_ref().map_or(0, |role| role.machine().window_bytes());
-        let welcome = Frame::HelloOk(HelloOk { node: self.node.clone(), window_bytes });
+        let known = self.finals.as_ref().and_then(|role| role.known(hello.incarnation.sender)).unwrap_or_default();
+        let (known_epoch, retired) = (known.epoch, known.floor);
+        let welcome = Frame::HelloOk(HelloOk { node: self.node.clone(), window_bytes, known_epoch, retired });
         if let Err(ended) = link::send(&mut stream, &welcome).await {
             return ended;
         }

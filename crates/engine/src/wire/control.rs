@@ -33,6 +33,10 @@ pub struct HelloOk {
     pub node: String,
     /// How many bytes of batches may be out without an answer on this link.
     pub window_bytes: u64,
+    /// The highest epoch of the dialling sender that the final layer knows, as far as this node can tell; 0: none.
+    pub known_epoch: u32,
+    /// The epochs of that sender up to this one are retired; 0: none.
+    pub retired: u32,
 }
 
 /// Why a `Hello` is not welcome. The text of each says what to do.
@@ -211,14 +215,16 @@ pub(super) fn hello(body: &[u8]) -> Result<Hello, FrameError> {
 
 pub(super) fn put_hello_ok(ok: &HelloOk, out: &mut Vec<u8>) -> u8 {
     out.extend_from_slice(&ok.window_bytes.to_le_bytes());
+    out.extend_from_slice(&ok.known_epoch.to_le_bytes());
+    out.extend_from_slice(&ok.retired.to_le_bytes());
     put_text(&ok.node, out);
     HELLO_OK
 }
 
 pub(super) fn hello_ok(body: &[u8]) -> Result<HelloOk, FrameError> {
     let mut reader = Reader::new(body, "hello_ok");
-    let window_bytes = reader.u64()?;
-    let ok = HelloOk { window_bytes, node: reader.text()? };
+    let (window_bytes, known_epoch, retired) = (reader.u64()?, reader.u32()?, reader.u32()?);
+    let ok = HelloOk { window_bytes, known_epoch, retired, node: reader.text()? };
     reader.end()?;
     Ok(ok)
 }
