@@ -130,15 +130,16 @@ impl Journal {
 
     /// Gives back the space of what nobody needs any more. `partitions`: how many the node owns.
     pub(crate) fn forget(&mut self, store: &mut dyn Store, partitions: usize) -> Result<(), StoreError> {
+        // From the very beginning each time: a file goes only when it lies in the range as a whole.
         let (head, floor) = self.forgotten;
         if self.head_written > head {
-            store.forget(&keys::log_key(head), &keys::log_key(self.head_written))?;
+            store.forget(&keys::log_key(0), &keys::log_key(self.head_written))?;
             self.forgotten.0 = self.head_written;
         }
         let lowest = self.floors.values().copied().min().unwrap_or(UnixSeconds(0));
         if lowest > floor && self.floors.len() == partitions {
             for family in [b'w', b'x'] {
-                let (from, until) = keys::window_range(family, floor, Some(lowest));
+                let (from, until) = keys::window_range(family, UnixSeconds(0), Some(lowest));
                 store.forget(&from, &until)?;
             }
             self.forgotten.1 = lowest;
