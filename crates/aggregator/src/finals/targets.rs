@@ -20,7 +20,6 @@ const ROOM_BYTES: u64 = 128 << 20;
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) store: usize,
-    pub(crate) address: usize,
     /// `<store>/<host:port>`: what is written about it on disk.
     pub(crate) name: String,
     sender: StoreSender,
@@ -48,10 +47,9 @@ impl Target {
     pub(crate) fn all(stores: &[Store]) -> Vec<Target> {
         let of = |(store, of): (usize, &Store)| {
             let name = of.name.clone();
-            let senders: Vec<(usize, StoreSender)> = of.senders.iter().cloned().enumerate().collect();
-            senders.into_iter().map(move |(address, sender)| Target {
+            let senders: Vec<StoreSender> = of.senders.clone();
+            senders.into_iter().map(move |sender| Target {
                 store,
-                address,
                 name: format!("{name}/{}", sender.status().addr),
                 sender,
                 seen: AtomicU64::new(0),
