@@ -325,7 +325,7 @@ impl Relay {
             NackReason::TooOld => self.give_up(id.seq, Drop::TooOld),
             NackReason::UnknownVersion => self.give_up(id.seq, Drop::UnknownVersion),
             NackReason::Poison => self.give_up(id.seq, Drop::Poison),
-            NackReason::DuplicateSender => self.give_up(id.seq, Drop::DuplicateSender),
+            NackReason::DuplicateSender | NackReason::Retired { .. } => self.give_up(id.seq, Drop::DuplicateSender),
         }
     }
 

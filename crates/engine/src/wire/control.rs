@@ -127,6 +127,10 @@ pub enum NackReason {
     Poison,
     /// The final layer knows this sender's epoch with another nonce: a data directory was copied. For good.
     DuplicateSender,
+    /// The sender has said that it holds nothing of epochs up to `floor`, and this batch is of such an epoch: its data
+    /// directory was rolled back or copied, or it is a ghost's late copy. Whether its points are in is not known any
+    /// more. For good under this identity.
+    Retired { floor: u32 },
 }
 
 impl NackReason {
@@ -134,7 +138,11 @@ impl NackReason {
     pub fn is_retryable(self) -> bool {
         match self {
             NackReason::Overloaded { .. } | NackReason::BadChecksum | NackReason::TooManyHoles => true,
-            NackReason::TooOld | NackReason::UnknownVersion | NackReason::Poison | NackReason::DuplicateSender => false,
+            NackReason::TooOld
+            | NackReason::UnknownVersion
+            | NackReason::Poison
+            | NackReason::DuplicateSender
+            | NackReason::Retired { .. } => false,
         }
     }
 
@@ -148,6 +156,7 @@ impl NackReason {
             NackReason::TooManyHoles => "too_many_holes",
             NackReason::Poison => "poison",
             NackReason::DuplicateSender => "duplicate_sender",
+            NackReason::Retired { .. } => "retired",
         }
     }
 }
@@ -267,6 +276,7 @@ pub(super) fn put_nack(id: BatchId, reason: NackReason, out: &mut Vec<u8>) -> u8
         NackReason::TooManyHoles => (4, 0),
         NackReason::Poison => (5, 0),
         NackReason::DuplicateSender => (6, 0u32),
+        NackReason::Retired { floor } => (7, floor),
     };
     out.push(code);
     out.extend_from_slice(&after.to_le_bytes());
@@ -277,15 +287,16 @@ pub(super) fn nack(body: &[u8]) -> Result<(BatchId, NackReason), FrameError> {
     let mut reader = Reader::new(body, "nack");
     let id = reader.id()?;
     let code = reader.u8()?;
-    let retry_after_ms = reader.u32()?;
+    let number = reader.u32()?;
     let reason = match code {
-        0 => NackReason::Overloaded { retry_after_ms },
+        0 => NackReason::Overloaded { retry_after_ms: number },
         1 => NackReason::TooOld,
         2 => NackReason::BadChecksum,
         3 => NackReason::UnknownVersion,
         4 => NackReason::TooManyHoles,
         5 => NackReason::Poison,
         6 => NackReason::DuplicateSender,
+        7 => NackReason::Retired { floor: number },
         _ => return Err(reader.malformed("unknown reason")),
     };
     reader.end()?;
