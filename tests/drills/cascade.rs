@@ -2,12 +2,13 @@
 //! the proxies in front ran out of memory. Here every aggregator of both layers is killed, one by one, under load; the
 //! relay spills within its memory; then they come back, and nobody does anything.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use testkit::{Feed, Fleet, Layer, eventually, one_at_a_time};
 
 use crate::{
-    CATCH_UP, Keys, SOON, aggregators, cluster, form, no_worker_failed, nothing_is_lost, say, spilled, up, when,
+    CATCH_UP, Keys, SOON, aggregators, cluster, form, no_worker_failed, nothing_is_lost, pending, rate_of, say,
+    spilled, up, when,
 };
 
 /// `send.retain` plus `receive.buffer` of this drill, and 30 % (the issue), and what a relay is without any load.
@@ -28,6 +29,9 @@ fn peak(fleet: &Fleet, node: &str) -> u64 {
 
 #[test]
 fn drill_cascade_of_all_aggregators_is_outlived_within_bounded_memory() {
+    if pending("cascade") {
+        return;
+    }
     let _turn = one_at_a_time();
     let keys = Keys {
         send: "retain = \"32MiB\"",
@@ -53,9 +57,7 @@ fn drill_cascade_of_all_aggregators_is_outlived_within_bounded_memory() {
         let pending = spilled(&fleet, "relay-1")?;
         when(pending > 0, pending)
     });
-    let (before, start) = (feed.lines(), Instant::now());
-    std::thread::sleep(Duration::from_secs(form(4, 120)));
-    let taken = (feed.lines() - before) as f64 / start.elapsed().as_secs_f64();
+    let taken = rate_of(Duration::from_secs(form(4, 120)), || feed.lines());
     assert!(taken >= rate as f64 * 0.8, "the relay took {taken:.0} of {rate} points/s while all aggregators were away");
     for node in order.iter().rev() {
         fleet.restart(node);
@@ -65,11 +67,14 @@ fn drill_cascade_of_all_aggregators_is_outlived_within_bounded_memory() {
     feed.set_rate(rate * 3 / 2);
     std::thread::sleep(Duration::from_secs(form(3, 30)));
     let sent = feed.finish();
-    let start = Instant::now();
     nothing_is_lost(&mut fleet, &sink, &sent);
-    say(&format!("recovered {:?} after the load's end, without an operator", start.elapsed()));
     let memory = peak(&fleet, "relay-1");
-    say(&format!("relay-1: {} MiB idle, {} MiB at its highest, {} allowed", idle >> 20, memory >> 20, allowed(idle) >> 20));
+    say(&format!(
+        "relay-1: {} MiB idle, {} MiB at its highest, {} allowed",
+        idle >> 20,
+        memory >> 20,
+        allowed(idle) >> 20
+    ));
     assert!(memory <= allowed(idle), "{} MiB, {} allowed", memory >> 20, allowed(idle) >> 20);
     no_worker_failed(&fleet);
     let relay = fleet.api("relay-1");

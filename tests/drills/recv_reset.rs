@@ -4,12 +4,12 @@
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use admin_api::ReplayChange;
-use testkit::{Admin, Feed, Layer, eventually, one_at_a_time, within};
+use testkit::{Admin, Feed, Layer, eventually, growth, one_at_a_time, within};
 
-use crate::{CATCH_UP, Keys, SOON, cluster, form, no_worker_failed, say, spilled, up, when};
+use crate::{CATCH_UP, Keys, SOON, cluster, form, no_worker_failed, pending, say, spilled, up, when};
 
 /// A change of the replay's rate is in effect after so long.
 const EFFECTIVE_WITHIN: Duration = Duration::from_secs(1);
@@ -40,13 +40,14 @@ fn change(replayer: &Admin, change: ReplayChange) {
 /// Points per second that are replayed, over two seconds.
 #[track_caller]
 fn measured(replayer: &Admin) -> f64 {
-    let (before, start) = (done(replayer).expect("an answer"), Instant::now());
-    std::thread::sleep(Duration::from_secs(2));
-    (done(replayer).expect("an answer") - before) as f64 / start.elapsed().as_secs_f64()
+    growth(Duration::from_secs(2), || done(replayer)).expect("an answer")
 }
 
 #[test]
 fn drill_recv_reset_ends_with_every_graph_right() {
+    if pending("recv_reset") {
+        return;
+    }
     let _turn = one_at_a_time();
     let keys = Keys {
         replay: "rate = \"50000/s\"\nstart = \"floor\"\nfloor = \"1000/s\"\nlarge = 20000",

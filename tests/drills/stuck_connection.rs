@@ -31,15 +31,16 @@ impl Site {
         };
         let sink = Sink::start_on(SocketAddr::new(lab.root(), 0), Keep::Points);
         let mut cluster = Cluster::new(1, 2, 1).store("carbon", &[sink.address()]);
-        let mut spaces = lab.spaces().iter();
+        let mut spaces = lab.spaces().iter().cloned();
         let mut placed = Vec::new();
         for node in &mut cluster.nodes {
             let ip = match node.layer {
                 Layer::Relay | Layer::Replayer => lab.root(),
                 Layer::Partial | Layer::Final => {
-                    let space = spaces.next().expect("a space for each aggregator");
-                    placed.push((node.name.clone(), space.clone()));
-                    space.ip
+                    let space = spaces.next()?;
+                    let ip = space.ip;
+                    placed.push((node.name.clone(), space));
+                    ip
                 }
             };
             for address in [&mut node.graphite, &mut node.link].into_iter().flatten() {

@@ -63,9 +63,9 @@ pub struct Sent {
 }
 
 impl Feed {
-    /// 1,000 series named `load.g<n>.s<n>` at `rate` lines per second; each 50th point up to 25 s late.
+    /// 1,000 series named `load.g<n>.s<n>` at `rate` lines per second; each 47th point up to 25 s late.
     pub fn new(target: SocketAddr, rate: u64) -> Feed {
-        Feed { target, prefix: "load".to_owned(), series: 1000, rate, late_every: 50, late_by: 25, age: 0 }
+        Feed { target, prefix: "load".to_owned(), series: 1000, rate, late_every: 47, late_by: 25, age: 0 }
     }
 
     /// Starts to send.

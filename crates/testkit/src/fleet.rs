@@ -267,6 +267,15 @@ impl Fleet {
     /// When one does not.
     #[track_caller]
     pub fn end(mut self) {
+        self.stop_all();
+    }
+
+    /// As [`Fleet::end`], but what the nodes have on disk stays for a look.
+    ///
+    /// # Panics
+    /// When a node does not end with 0.
+    #[track_caller]
+    pub fn stop_all(&mut self) {
         for name in self.names() {
             if self.runs(&name) {
                 self.stop(&name);

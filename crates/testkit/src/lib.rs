@@ -47,7 +47,7 @@ pub use probe::{Latencies, Probe};
 pub use process::{Process, raise_open_files};
 pub use proxy::{Fault, Proxy};
 pub use sink::{Behaviour, Keep, Seen, Sink};
-pub use wait::{eventually, unix_now, within};
+pub use wait::{eventually, growth, unix_now, within};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -41,7 +41,8 @@ pub struct Latencies {
 }
 
 impl Probe {
-    /// The sink of markers, before there is a relay. Route `probe.*`, or a rule's output of the same names, to it.
+    /// The sink of markers, before there is a relay. Route `probe.*` to it, or the output of a rule that keeps the marker's
+    /// name `m<n>` as second element.
     ///
     /// # Panics
     /// When it cannot listen.
@@ -50,7 +51,7 @@ impl Probe {
         Sink::start(Keep::Arrivals)
     }
 
-    /// Writes `<prefix>.m<n>` to `relay` every `period`; `sink` sees `<n>` at the end of whatever name arrives.
+    /// Writes `probe.m<n>` to `relay` every `period`.
     pub fn start(sink: Sink, relay: SocketAddr, period: Duration) -> Probe {
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), written: Mutex::default() });
         let for_sender = Arc::clone(&shared);
@@ -71,7 +72,7 @@ impl Probe {
         let mut took: Vec<Duration> = self.sink.look(|seen| {
             let written = written.iter().enumerate().skip(mark);
             written
-                .map(|(index, at)| match seen.arrivals.get(&format!("probe.m{index:07}")) {
+                .map(|(index, at)| match seen.arrivals.get(&format!("m{index:07}")) {
                     Some(seen) => seen.duration_since(*at),
                     None => {
                         missing += 1;

@@ -52,7 +52,7 @@ pub enum Keep {
     Numbers { prefix: String, limit: u64 },
     /// Every value of every (name, timestamp), in order of arrival.
     Points,
-    /// When each name came first.
+    /// When a line came first, by the second element of its name: what [`crate::Probe`] looks for.
     Arrivals,
 }
 
@@ -119,7 +119,8 @@ impl Seen {
             return;
         };
         if matches!(keep, Keep::Arrivals) {
-            self.arrivals.entry(name.to_owned()).or_insert_with(Instant::now);
+            let element = name.split('.').nth(1).unwrap_or(name);
+            self.arrivals.entry(element.to_owned()).or_insert_with(Instant::now);
             return;
         }
         if let Keep::Numbers { prefix, limit } = keep
