@@ -146,7 +146,11 @@ fn share(
         peers: peers.to_vec(),
         ack_timeout: cluster.send.ack_timeout,
         retain_bytes: cluster.send.retain_bytes as u64,
+        journal: cluster.send.journal,
     };
+    let mut machine = Relay::new(settings, clock.now());
+    // Until the spill is there to say it: it holds nothing.
+    machine.set_spilled(None, None);
     let addresses: Vec<usize> = stores.iter().map(|store| store.senders.len()).collect();
     let greeting = Greeting { cluster: cluster.name.clone(), incarnation, versions, partitions: cluster.partitions };
     let parts = Parts {
@@ -163,7 +167,7 @@ fn share(
         decider: Decider::new(routes, rules, cluster.partitions),
         stores,
         peers: peers.to_vec(),
-        machine: Relay::new(settings, clock.now()),
+        machine,
     };
     Ok((Shared::new(parts), greeting))
 }

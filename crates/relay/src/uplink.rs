@@ -96,7 +96,7 @@ impl Handler for Uplink {
                 self.shared.machine().nack(now, self.peer, id, reason);
             }
             Frame::Verdict(verdict) => *locked(&self.verdict) = Some(verdict),
-            Frame::Drain => self.shared.machine().peer_draining(self.peer),
+            Frame::Drain => self.shared.machine().peer_draining(now, self.peer),
             Frame::Ping { echo } => locked(&self.pongs).push(echo),
             Frame::Hello(_)
             | Frame::HelloOk(_)
@@ -160,7 +160,7 @@ impl Dialer for Uplink {
         self.up.store(true, Ordering::Relaxed);
         self.watermark_at.store(0, Ordering::Relaxed);
         locked(&self.pongs).clear();
-        self.shared.machine().link_up(self.peer, welcome.window_bytes);
+        self.shared.machine().link_up(self.shared.clock.now(), self.peer, welcome.window_bytes);
         self.shared.wake_links();
     }
 
