@@ -156,12 +156,13 @@ impl Partition {
         self.included.check(&group.included).map_err(|objection| match objection {
             Objection::Already(included) => GroupReply::Refused { included },
             Objection::DuplicateSender(ids) => GroupReply::DuplicateSender { ids },
+            Objection::Retired { ids, floor } => GroupReply::Retired { ids, floor },
             Objection::TooManyHoles(ids) => GroupReply::TooManyHoles { ids },
         })?;
         deltas::check(&group.deltas).map(|totals| totals.points).map_err(|_| GroupReply::Malformed)
     }
 
-    /// Takes a sender's epochs up to `floor` as included. The record to append, if that is news.
+    /// Takes nothing of a sender's epochs up to `floor` any more. The record to append, if that is news.
     pub fn retire(&mut self, sender: u64, floor: u32) -> Option<(u64, Vec<u8>)> {
         if !self.included.retire(sender, floor) {
             return None;

@@ -149,7 +149,7 @@ fn a_retired_epoch_stays_retired_over_a_restart() {
     assert_eq!(partition.retire(1, 1), None);
     for mut partition in [restarted(&disk), partition] {
         let ghost = partition.flush(flush(1, Lane::First, &[(&[7], &[1.0])]));
-        assert_eq!(ghost.reply.groups, [GroupReply::Refused { included: vec![member(7).id] }]);
+        assert_eq!(ghost.reply.groups, [GroupReply::Retired { ids: vec![member(7).id], floor: 1 }]);
     }
 }
 
