@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Drop, Peer, Relay, State};
+use super::{Disowned, Drop, Peer, Relay, State};
 use crate::batch::BatchId;
 use crate::time::Mono;
 use crate::wire::{Durable, NackReason};
@@ -63,8 +63,15 @@ impl Relay {
             NackReason::TooOld => self.refuse(id.seq, Drop::TooOld),
             NackReason::UnknownVersion => self.refuse(id.seq, Drop::UnknownVersion),
             NackReason::Poison => self.refuse(id.seq, Drop::Poison),
-            NackReason::DuplicateSender | NackReason::Retired { .. } => self.refuse(id.seq, Drop::DuplicateSender),
+            NackReason::DuplicateSender => self.disown(now, id.seq, Disowned::Duplicate),
+            NackReason::Retired { floor } => self.disown(now, id.seq, Disowned::Retired { floor }),
         }
+    }
+
+    fn disown(&mut self, now: Mono, seq: u32, why: Disowned) {
+        self.refuse(seq, Drop::DuplicateSender);
+        self.disowned.get_or_insert(why);
+        self.assign_slots(now);
     }
 
     /// Refused for good: counted, and kept for the dead letters where there is a spill that can take them.

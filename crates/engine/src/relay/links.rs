@@ -42,7 +42,8 @@ impl Relay {
     }
 
     pub(super) fn assign_slots(&mut self, now: Mono) {
-        let eligible: Vec<bool> = self.links.iter().map(|link| link.up && !link.draining).collect();
+        let disowned = self.disowned.is_some();
+        let eligible: Vec<bool> = self.links.iter().map(|link| link.up && !link.draining && !disowned).collect();
         if eligible.contains(&true) {
             self.nobody_since = None;
         } else {

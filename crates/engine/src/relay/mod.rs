@@ -63,6 +63,15 @@ const SLACK_SHARE: u64 = 8;
 /// Index into [`Settings::peers`].
 pub type Peer = usize;
 
+/// The final layer takes nothing of this incarnation any more, so there is another node with this identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disowned {
+    /// It knows this epoch with another nonce.
+    Duplicate,
+    /// Another node has retired the epochs up to `floor`, this one among them.
+    Retired { floor: u32 },
+}
+
 /// How one link does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerView {
@@ -147,6 +156,7 @@ pub struct Relay {
     started: Mono,
     /// Since when no link takes batches.
     nobody_since: Option<Mono>,
+    disowned: Option<Disowned>,
     spill_able: bool,
     draining: bool,
     /// Oldest epoch and oldest point of this sender in the spill; `None`: not told yet.
@@ -184,6 +194,7 @@ impl Relay {
             last_progress: now,
             started: now,
             nobody_since: Some(now),
+            disowned: None,
             spill_able: false,
             draining: false,
             in_spill: None,
@@ -236,9 +247,13 @@ impl Relay {
 
     /// Whether more may be sealed without dropping. False means: let the clients wait, for the spill where it is able,
     /// else for a peer.
+    ///
+    /// Once disowned it accepts nothing any more: every further batch would be refused.
     pub fn accepts(&self, now: Mono) -> bool {
         let retain = self.settings.retain_bytes;
-        if self.spill_able {
+        if self.disowned.is_some() {
+            false
+        } else if self.spill_able {
             self.held_bytes < retain.saturating_add(retain / SLACK_SHARE)
         } else {
             self.held_bytes < retain || self.stuck(now)
@@ -344,6 +359,12 @@ impl Relay {
     /// The books.
     pub fn books(&self) -> &Books {
         &self.books
+    }
+
+    /// Whether the final layer has refused this incarnation. From then on nothing is sent: what is held goes to the spill,
+    /// where it can be looked at and exported. Ends with the process; the next one has an epoch of its own.
+    pub fn disowned(&self) -> Option<Disowned> {
+        self.disowned
     }
 
     /// Bytes and batches held.

@@ -370,6 +370,21 @@ fn what_is_refused_for_good_is_dropped_and_kept_for_the_dead_letters_if_there_is
 }
 
 #[test]
+fn who_is_disowned_accepts_and_sends_nothing_more_and_what_it_holds_goes_to_disk() {
+    for (reason, why) in [
+        (NackReason::DuplicateSender, Disowned::Duplicate),
+        (NackReason::Retired { floor: 2 }, Disowned::Retired { floor: 2 }),
+    ] {
+        let script = [(0, Able), (0, Up), (0, Seal(1)), (0, Send), (1, Seal(1)), (2, Nack(0, reason)), (3, Send)];
+        let mut relay = check(&script, "0 ");
+        assert_eq!((relay.disowned(), relay.accepts(at(3))), (Some(why), false));
+        assert_eq!(play(&mut relay, &[(4, Down), (5, Up), (6, Send), (3_003, Pull)]), " no_peer:1");
+        assert_eq!(relay.take_dead().len(), 1);
+        books(&relay, [0, 1, 0, 1]);
+    }
+}
+
+#[test]
 fn a_journalled_batch_is_sent_and_held_all_the_same_and_settled_when_it_is_durable() {
     let script = [(0, Able), (0, Up), (0, Seal(2)), (0, Pull), (0, Send), (1, Tell(0)), (1, Pull), (2, Ack(0))];
     let mut relay = check_in(machine(1_000, true), &script, "journal:0,1 0,1 kept nothing:");
