@@ -102,6 +102,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         Arc::new(Voice { keeper: Arc::clone(&keeper), clock, partial: partial.clone(), finals: finals.clone() });
     let service = Arc::new(Service {
         voice,
+        senders: Arc::default(),
         node: me.name.clone(),
         cluster: cluster.name.clone(),
         versions: common.versions,

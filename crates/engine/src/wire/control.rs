@@ -13,6 +13,8 @@ pub enum Role {
     Relay,
     Partial,
     Replayer,
+    /// Asks what is known of its sender (in `HelloOk`), and goes.
+    Visitor,
 }
 
 /// The first frame of a link.
@@ -183,6 +185,7 @@ pub(super) fn put_hello(hello: &Hello, out: &mut Vec<u8>) -> u8 {
         Role::Relay => 0,
         Role::Partial => 1,
         Role::Replayer => 2,
+        Role::Visitor => 3,
     });
     out.extend_from_slice(&hello.partitions.to_le_bytes());
     out.extend_from_slice(&hello.incarnation.sender.to_le_bytes());
@@ -202,6 +205,7 @@ pub(super) fn hello(body: &[u8]) -> Result<Hello, FrameError> {
         0 => Role::Relay,
         1 => Role::Partial,
         2 => Role::Replayer,
+        3 => Role::Visitor,
         _ => return Err(reader.malformed("unknown role")),
     };
     let partitions = reader.u16()?;
