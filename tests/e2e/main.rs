@@ -7,6 +7,7 @@
 mod support;
 
 mod badlines;
+mod identity;
 mod links;
 mod million;
 mod pipeline;

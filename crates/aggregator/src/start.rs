@@ -101,6 +101,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let voice = Arc::new(Voice { keeper: Arc::clone(&keeper), clock, partial: partial.clone() });
     let service = Arc::new(Service {
         voice,
+        senders: Arc::default(),
         node: me.name.clone(),
         cluster: cluster.name.clone(),
         versions: common.versions,

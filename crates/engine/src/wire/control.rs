@@ -13,6 +13,8 @@ pub enum Role {
     Relay,
     Partial,
     Replayer,
+    /// Asks what is known of its sender (in `HelloOk`), and goes.
+    Visitor,
 }
 
 /// The first frame of a link.
@@ -33,6 +35,10 @@ pub struct HelloOk {
     pub node: String,
     /// How many bytes of batches may be out without an answer on this link.
     pub window_bytes: u64,
+    /// The highest epoch of the dialling sender that the final layer knows, as far as this node can tell; 0: none.
+    pub known_epoch: u32,
+    /// The epochs of that sender up to this one are retired; 0: none.
+    pub retired: u32,
 }
 
 /// Why a `Hello` is not welcome. The text of each says what to do.
@@ -179,6 +185,7 @@ pub(super) fn put_hello(hello: &Hello, out: &mut Vec<u8>) -> u8 {
         Role::Relay => 0,
         Role::Partial => 1,
         Role::Replayer => 2,
+        Role::Visitor => 3,
     });
     out.extend_from_slice(&hello.partitions.to_le_bytes());
     out.extend_from_slice(&hello.incarnation.sender.to_le_bytes());
@@ -198,6 +205,7 @@ pub(super) fn hello(body: &[u8]) -> Result<Hello, FrameError> {
         0 => Role::Relay,
         1 => Role::Partial,
         2 => Role::Replayer,
+        3 => Role::Visitor,
         _ => return Err(reader.malformed("unknown role")),
     };
     let partitions = reader.u16()?;
@@ -211,14 +219,16 @@ pub(super) fn hello(body: &[u8]) -> Result<Hello, FrameError> {
 
 pub(super) fn put_hello_ok(ok: &HelloOk, out: &mut Vec<u8>) -> u8 {
     out.extend_from_slice(&ok.window_bytes.to_le_bytes());
+    out.extend_from_slice(&ok.known_epoch.to_le_bytes());
+    out.extend_from_slice(&ok.retired.to_le_bytes());
     put_text(&ok.node, out);
     HELLO_OK
 }
 
 pub(super) fn hello_ok(body: &[u8]) -> Result<HelloOk, FrameError> {
     let mut reader = Reader::new(body, "hello_ok");
-    let window_bytes = reader.u64()?;
-    let ok = HelloOk { window_bytes, node: reader.text()? };
+    let (window_bytes, known_epoch, retired) = (reader.u64()?, reader.u32()?, reader.u32()?);
+    let ok = HelloOk { window_bytes, known_epoch, retired, node: reader.text()? };
     reader.end()?;
     Ok(ok)
 }

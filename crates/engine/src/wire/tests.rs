@@ -22,7 +22,7 @@ fn samples() -> Vec<Frame> {
             versions: Versions { rules: 1, map: 2 },
             partitions: 16,
         }),
-        Frame::HelloOk(HelloOk { node: "final-1".into(), window_bytes: 1 << 20 }),
+        Frame::HelloOk(HelloOk { node: "final-1".into(), window_bytes: 1 << 20, known_epoch: 7, retired: 6 }),
         Frame::Refuse(RefuseReason::DuplicateSender),
         Frame::Batch { attempt: true, class: Class::Replay, bytes: Bytes::from_static(b"any bytes") },
         Frame::Durable(Durable {
