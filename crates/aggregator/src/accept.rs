@@ -144,8 +144,14 @@ impl Service {
     /// The welcome, with what this node knows of the sender.
     fn greeting(&self, hello: &Hello) -> Frame {
         let window_bytes = self.partial.as_ref().map_or(0, |role| role.machine().window_bytes());
-        let known_epoch = self.partial.as_ref().map_or(0, |role| role.epoch_of(hello.incarnation.sender));
-        Frame::HelloOk(HelloOk { node: self.node.clone(), window_bytes, known_epoch, retired: 0 })
+        let known = self.finals.as_ref().and_then(|role| role.known(hello.incarnation.sender)).unwrap_or_default();
+        let seen = self.partial.as_ref().map_or(0, |role| role.epoch_of(hello.incarnation.sender));
+        Frame::HelloOk(HelloOk {
+            node: self.node.clone(),
+            window_bytes,
+            known_epoch: known.epoch.max(seen),
+            retired: known.floor,
+        })
     }
 
     async fn welcome(&self, mut stream: TcpStream, early: BytesMut, hello: &Hello, handler: Arc<dyn Handler>) -> Ended {
