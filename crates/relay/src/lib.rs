@@ -21,6 +21,7 @@ mod keeper;
 mod lanes;
 mod router;
 mod shared;
+mod spill;
 mod start;
 mod uplink;
 

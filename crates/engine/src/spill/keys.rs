@@ -41,6 +41,9 @@ pub const FAMILIES: [u8; SHARED as usize + 1] = {
     families
 };
 
+/// The first key of a range, and the first one that is not in it.
+pub type KeyRange = (Vec<u8>, Vec<u8>);
+
 /// What a key is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
@@ -53,17 +56,17 @@ pub(super) enum Key {
 }
 
 /// Everything but records and dead letters: `from..to` of what a start reads first.
-pub fn books_range() -> (Vec<u8>, Vec<u8>) {
+pub fn books_range() -> KeyRange {
     (vec![0], vec![RECORDS])
 }
 
 /// The keys of a lane's records with ordinals in `from..to`.
-pub(super) fn records_range(lane: u16, from: u64, to: u64) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn records_range(lane: u16, from: u64, to: u64) -> KeyRange {
     (record(lane, from), record(lane, to))
 }
 
 /// The keys of all of a lane's records from ordinal `from` on.
-pub fn records_from(lane: u16, from: u64) -> (Vec<u8>, Vec<u8>) {
+pub fn records_from(lane: u16, from: u64) -> KeyRange {
     let mut end = of_records(lane);
     // Neither a first byte nor the lane behind it is the largest there is; where one were, its carry is right.
     for byte in end.iter_mut().rev() {
@@ -76,7 +79,7 @@ pub fn records_from(lane: u16, from: u64) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The keys of every record there is.
-pub fn all_records() -> (Vec<u8>, Vec<u8>) {
+pub fn all_records() -> KeyRange {
     (vec![RECORDS], vec![DEAD])
 }
 
@@ -88,7 +91,7 @@ pub fn behind(key: &[u8]) -> Vec<u8> {
 }
 
 /// The keys of all dead letters.
-pub fn dead_range() -> (Vec<u8>, Vec<u8>) {
+pub fn dead_range() -> KeyRange {
     (vec![DEAD], vec![DEAD + 1])
 }
 

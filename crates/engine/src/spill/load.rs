@@ -105,7 +105,7 @@ impl Spill {
 
     /// The keys in which records may lie that the books do not know: normally nothing is there. What is read there
     /// goes to [`Spill::found`].
-    pub fn beyond_books(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub fn beyond_books(&self) -> Vec<keys::KeyRange> {
         let (start, end) = keys::all_records();
         let mut ranges = Vec::new();
         let mut from = start;
@@ -144,6 +144,7 @@ impl Spill {
         self.now = now;
         for lane in self.lanes.values_mut() {
             lane.next = lane.books.next;
+            lane.synced_next = lane.books.next;
             lane.forgotten = lane.books.head;
             lane.unnamed = true;
             lane.books_changed = true;

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 pub use books::{Books, Lost, Mark, RUNS_MAX, Run, Tally};
 pub use discard::{Discard, TooManyRuns};
 pub use filter::{Filter, timestamps};
-pub use keys::{FAMILIES, FORMAT, all_records, behind, books_range, dead_range, record as key, records_from};
+pub use keys::{FAMILIES, FORMAT, KeyRange, all_records, behind, books_range, dead_range, record as key, records_from};
 pub use lane::{GAPS_MAX, Gap};
 pub use lease::{Grant, LEASE_FOR, LEASES_MAX, Offered};
 pub use load::LoadError;
@@ -297,10 +297,11 @@ impl Spill {
     }
 
     /// Everything written is on disk. Gives ranges of keys that the store may forget, if that is worth its while.
-    pub fn synced(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub fn synced(&mut self) -> Vec<keys::KeyRange> {
         let mut forget = Vec::new();
         for (number, lane) in &mut self.lanes {
             lane.synced_head = lane.written.head;
+            lane.synced_next = lane.written.next;
             let freed = lane.forgotten.until(lane.synced_head);
             let emptied = freed.bytes >= FORGET_EMPTY_BYTES && lane.synced_head == lane.written.next;
             if freed.bytes >= FORGET_BYTES || emptied {
@@ -386,7 +387,7 @@ impl Spill {
     }
 
     /// The keys of records that a check wants to read next, in order: `salvage` them. `None`: no check is due.
-    pub fn check_range(&self) -> Option<(u16, (Vec<u8>, Vec<u8>))> {
+    pub fn check_range(&self) -> Option<(u16, keys::KeyRange)> {
         let due = self.lanes.iter().find_map(|(number, lane)| lane.check.map(|check| (*number, check)));
         due.map(|(lane, check)| (lane, keys::records_range(lane, check.at.ordinal, check.to.ordinal)))
     }
