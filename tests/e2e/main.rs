@@ -13,6 +13,7 @@ mod million;
 mod pipeline;
 mod ports;
 mod recv;
+mod spill;
 
 use std::time::Duration;
 

@@ -23,6 +23,7 @@ mod router;
 mod shared;
 mod spill;
 mod start;
+mod stop;
 mod uplink;
 
 pub use start::{Running, start};

@@ -187,13 +187,21 @@ impl Shared {
         match open.take(lane.destination) {
             None => {}
             Some(Sealed::Batch(builder)) => {
-                self.machine().seal(self.clock.now(), builder);
+                let mut machine = self.machine();
+                machine.seal(self.clock.now(), builder);
+                let is_pressing = machine.is_pressing();
+                drop(machine);
+                if is_pressing {
+                    self.spill.wake();
+                }
                 self.wake_links();
             }
+            // A sender that is full takes it for the spill; it refuses only when the spill does not keep up.
             Some(Sealed::Block(store, address, block)) => {
                 if let Err(refused) = self.stores[store].senders[address].try_offer(block) {
                     open.put_back(refused.into_block(), since);
                     self.accepting.store(false, Ordering::Relaxed);
+                    self.spill.wake();
                 }
             }
         }

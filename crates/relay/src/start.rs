@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use admin::Controls;
@@ -38,12 +37,12 @@ const BACKLOG: u32 = 4096;
 /// A relay that runs.
 #[derive(Debug)]
 pub struct Running {
-    shared: Arc<Shared>,
-    supervisor: Supervisor,
-    slots: Vec<Arc<Slot>>,
-    queue: Receiver<Input>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) slots: Vec<Arc<Slot>>,
+    pub(crate) queue: Receiver<Input>,
     graphite: SocketAddr,
-    keeper: Arc<VerdictKeeper>,
+    pub(crate) keeper: Arc<VerdictKeeper>,
     _data: DataDir,
 }
 
@@ -56,28 +55,6 @@ impl Running {
     /// The supervisor: `failed()` resolves when the process must end.
     pub fn supervisor(&self) -> &Supervisor {
         &self.supervisor
-    }
-
-    /// Stops in order: no new clients, queue to lanes, lanes to destinations, destinations empty. What is not through at
-    /// the deadline is lost with the process; the names of who was late come back.
-    pub async fn stop(self, deadline: Duration) -> Vec<String> {
-        let clock = self.shared.clock;
-        let end = clock.now() + deadline;
-        let left = || end.since(clock.now());
-        self.shared.draining.store(true, Ordering::Relaxed);
-        self.keeper.draining();
-        self.supervisor.stop_some("relay.listener", left()).await;
-        self.supervisor.stop_some("relay.client", left().min(Duration::from_secs(2))).await;
-        let empty = || self.queue.is_empty() && self.slots.iter().all(|slot| slot.is_empty());
-        while !left().is_zero() && !empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        self.shared.seal_older_than(Duration::ZERO);
-        while self.shared.machine().held().1 > 0 && !left().is_zero() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        // The stores' senders drain by themselves when they are stopped: last bytes, last receipt.
-        self.supervisor.shutdown(left().max(Duration::from_millis(100))).await
     }
 }
 

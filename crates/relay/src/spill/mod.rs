@@ -39,7 +39,7 @@ use runtime::{Clock, Supervisor, Worker};
 use store::StoreError;
 
 pub(crate) use disk::rocksdb;
-pub(crate) use handle::Handle;
+pub(crate) use handle::{Handle, Persisted};
 pub(crate) use links::Lender;
 pub(crate) use live::Live;
 pub(crate) use path::LivePath;
