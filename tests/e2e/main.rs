@@ -14,6 +14,7 @@ mod million;
 mod pipeline;
 mod ports;
 mod recv;
+mod replay;
 
 use std::time::Duration;
 

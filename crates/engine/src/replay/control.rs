@@ -207,14 +207,9 @@ impl Control {
     /// What the pace of this replayer may be.
     pub fn bounds(&self, plan: &Plan) -> Bounds {
         let share = |rate: u64| (rate / plan.replayers.max(1)).max(1);
-        let cautious = |start| self.cautious && plan.start == start;
-        let ceiling = if cautious(Start::Floor) { self.rate.min(plan.floor) } else { self.rate };
-        Bounds {
-            ceiling: share(ceiling),
-            floor: share(plan.floor),
-            paused: self.paused || cautious(Start::Paused),
-            adaptive: self.adaptive,
-        }
+        let at_floor = self.cautious && plan.start == Start::Floor;
+        let ceiling = if at_floor { self.rate.min(plan.floor) } else { self.rate };
+        Bounds { ceiling: share(ceiling), floor: share(plan.floor), paused: self.paused, adaptive: self.adaptive }
     }
 
     /// Whether this source (`relay`, and its `destination`) is paused on its own.
@@ -239,13 +234,15 @@ impl Control {
         let large = backlog > plan.large_points && !self.acknowledged && plan.start != Start::Rate;
         let new = large && !self.cautious;
         self.cautious |= large;
+        self.paused |= new && plan.start == Start::Paused;
         new
     }
 
     /// Nothing waits any more: the next large backlog is a new matter. True if that changed anything.
-    pub fn ran_empty(&mut self) -> bool {
+    pub fn ran_empty(&mut self, plan: &Plan) -> bool {
         let changed = self.acknowledged || self.cautious;
         self.acknowledged = false;
+        self.paused &= !(self.cautious && plan.start == Start::Paused);
         self.cautious = false;
         changed
     }

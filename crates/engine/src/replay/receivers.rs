@@ -139,7 +139,8 @@ impl Replay {
             ),
             NackReason::TooOld => self.settle(key, Outcome::TooOld),
             NackReason::Poison => self.settle(key, Outcome::Poison),
-            NackReason::DuplicateSender => self.settle(key, Outcome::DuplicateSender),
+            // Whether its points are in is not known any more: it is kept, but not as one to be sent.
+            NackReason::DuplicateSender | NackReason::Retired { .. } => self.settle(key, Outcome::DuplicateSender),
         }
     }
 

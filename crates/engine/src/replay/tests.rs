@@ -138,6 +138,7 @@ fn every_refusal_has_its_outcome() {
     check(NackReason::TooOld, &[(Outcome::TooOld, vec![0])], false);
     check(NackReason::Poison, &[(Outcome::Poison, vec![0])], false);
     check(NackReason::DuplicateSender, &[(Outcome::DuplicateSender, vec![0])], false);
+    check(NackReason::Retired { floor: 1 }, &[(Outcome::DuplicateSender, vec![0])], false);
     check(NackReason::UnknownVersion, &[(Outcome::Released, vec![0])], false);
     check(NackReason::TooManyHoles, &[(Outcome::Released, vec![0])], false);
     check(NackReason::Overloaded { retry_after_ms: 500 }, &[], true);
@@ -402,7 +403,12 @@ fn a_large_backlog_at_the_start_makes_it_cautious_until_an_operator_speaks() {
     assert!(!large(&mut replay, 0) && !large(&mut replay, 1), "said once");
     assert_eq!(replay.control().bounds(&PLAN).ceiling, 1_000);
     let paused = Plan { start: Start::Paused, ..PLAN };
-    assert!(replay.control().bounds(&paused).paused);
+    let mut stopped = fresh(paused);
+    assert!(large(&mut stopped, 0) && stopped.control().paused);
+    let (resumed, _) = stopped.control().apply(&Change { paused: Some(false), ..Change::default() }, &[]).unwrap();
+    assert!(!resumed.paused && !resumed.cautious);
+    let mut gone = stopped.control().clone();
+    assert!(gone.ran_empty(&paused) && !gone.paused, "nobody would resume the next one");
     let (control, changed) = replay.control().apply(&Change { rate: Some(50_000), ..Change::default() }, &[]).unwrap();
     assert_eq!(changed.len(), 1, "{changed:?}");
     assert_eq!(control.bounds(&PLAN).ceiling, 50_000);
@@ -410,7 +416,7 @@ fn a_large_backlog_at_the_start_makes_it_cautious_until_an_operator_speaks() {
     let mut again = Replay::new(settings.clone(), PLAN, control.clone());
     assert!(!large(&mut again, 0));
     let mut control = control;
-    assert!(control.ran_empty() && !control.ran_empty());
+    assert!(control.ran_empty(&PLAN) && !control.ran_empty(&PLAN));
     assert!(large(&mut Replay::new(settings.clone(), PLAN, control), 0));
     // A backlog that grew while it ran is no start.
     let mut replay = fresh(PLAN);
