@@ -54,13 +54,13 @@ impl Borrower {
         let control = machine.control().clone();
         let (points, _) = machine.backlog_size();
         drop(machine);
+        self.shared.refresh_rate(|_| {});
         warn!(
             node = %self.shared.node,
             points,
             "a large backlog was found at the start: the replay is cautious until an operator sets a rate or resumes"
         );
         self.shared.keep(&control);
-        self.shared.refresh_rate(|_| {});
     }
 }
 

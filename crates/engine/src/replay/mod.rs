@@ -258,7 +258,12 @@ impl Replay {
             }
         }
         let points = self.lanes.values().map(|lane| lane.backlog.points).sum();
-        first && self.control.found_at_start(&self.plan, points)
+        let cautious = first && self.control.found_at_start(&self.plan, points);
+        if cautious {
+            // Nothing more goes at the old rate; the new one is told at once.
+            self.rate = 0;
+        }
+        cautious
     }
 
     fn target(&self, destination: &str) -> Option<Target> {
