@@ -15,6 +15,7 @@ mod pipeline;
 mod ports;
 mod recv;
 mod replay;
+mod spill;
 
 use std::time::Duration;
 

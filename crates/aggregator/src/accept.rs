@@ -1,17 +1,14 @@
 //! The listener of links: greet, see what the peer is, and give the connection to the role that serves it.
 
-use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
 use engine::batch::Versions;
-use engine::recv::{AcceptOutcome, Disposition};
 use engine::wire::{Class, Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Ended, Handler};
-use runtime::net::{self, SocketProfile};
 use runtime::{Clock, Supervisor, Worker, WorkerError};
 use tokio::net::{TcpListener, TcpStream};
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use crate::finals::{self, FinalRole};
 use crate::partial::{self, PartialRole};
@@ -43,53 +40,20 @@ pub(crate) async fn listen(
     supervisor: Supervisor,
     group: &'static str,
 ) -> Result<(), WorkerError> {
-    let stop = worker.stopping();
-    loop {
-        worker.failpoint_async("accept").await?;
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            accepted = tokio::time::timeout(worker.beat_interval(), listener.accept()) => accepted,
-        };
-        worker.beat();
-        match accepted {
-            Err(_) => {} // nobody came; time to beat
-            Ok(Ok((stream, peer))) => {
-                let service = Arc::clone(&service);
-                supervisor.spawn_connection(group, async move {
-                    let ended = service.serve(stream).await;
-                    *lock(&service.closed).entry(ended.as_str()).or_default() += 1;
-                    tell(&service.node, &peer.to_string(), &ended);
-                });
-            }
-            Ok(Err(error)) => rest(&worker, &error).await,
+    let serve = move |stream| {
+        let service = Arc::clone(&service);
+        async move {
+            let ended = service.serve(stream).await;
+            *lock(&service.closed).entry(ended.as_str()).or_default() += 1;
+            ended
         }
-    }
-}
-
-/// Bytes that are no frame mean that something speaks to this port that should not: a person must look. A peer that
-/// went away is everyday business.
-fn tell(node: &str, peer: &str, ended: &Ended) {
-    if matches!(ended, Ended::Frame(_) | Ended::Refused(_) | Ended::Unexpected(_)) {
-        warn!(%node, %peer, why = %ended, "link closed");
-    } else {
-        info!(%node, %peer, why = %ended, "link closed");
-    }
-}
-
-async fn rest(worker: &Worker, error: &io::Error) {
-    match AcceptOutcome::of_error(error.kind(), error.raw_os_error()).disposition() {
-        Disposition::PauseAccept(pause) => worker.idle(tokio::time::sleep(pause)).await,
-        Disposition::Continue | Disposition::Retry | Disposition::Close { .. } => debug!(%error, "accept"),
-    }
+    };
+    link::listen(worker, listener, supervisor, group, serve).await
 }
 
 impl Service {
     async fn serve(&self, mut stream: TcpStream) -> Ended {
-        if let Err(error) = net::apply(&stream, SocketProfile::Internal) {
-            debug!(%error, "set socket options of a link");
-        }
-        let (hello, early) = match link::accept(&mut stream).await {
+        let (hello, early) = match link::greeted(&mut stream).await {
             Ok(greeted) => greeted,
             Err(ended) => return ended,
         };
@@ -104,10 +68,7 @@ impl Service {
             if is_relay && presence.is_none() { Err(RefuseReason::DuplicateSender) } else { self.role_for(&hello) };
         match served {
             Ok(handler) => self.welcome(stream, early, &hello, handler).await,
-            Err(reason) => match link::send(&mut stream, &Frame::Refuse(reason)).await {
-                Ok(()) => Ended::Refused(reason),
-                Err(ended) => ended,
-            },
+            Err(reason) => link::refuse(&mut stream, reason).await,
         }
     }
 

@@ -70,6 +70,26 @@ metrics! {
         "Points held for a destination until it confirms them";
     SpillPendingPoints, Gauge, "destination_spill_pending_points", ["destination"],
         "Points on disk for a destination";
+    SpillMode, Gauge, "spill_mode", ["mode"],
+        "1 for what the spill is able to do: ok, quota, disk_full, read_only, error or starting";
+    SpillBytes, Gauge, "spill_bytes", [],
+        "Bytes that the spill occupies on disk";
+    SpillLanePendingPoints, Gauge, "spill_lane_pending_points", ["lane"],
+        "Points of a lane of the spill that are neither settled nor dropped";
+    SpillLanePendingBytes, Gauge, "spill_lane_pending_bytes", ["lane"],
+        "Their bytes on disk";
+    SpillWrittenPoints, Counter, "spill_written_points_total", [],
+        "Points written to the spill";
+    SpillWrittenBytes, Counter, "spill_written_bytes_total", [],
+        "Bytes of records written to the spill, compressed";
+    SpillSettledPoints, Counter, "spill_settled_points_total", ["lane"],
+        "Points of a lane of the spill that were delivered, over all lives of the relay";
+    SpillGaps, Gauge, "spill_gaps", ["lane"],
+        "Ranges of a lane of the spill that are gone, by damage or by an operator";
+    SpillSyncs, Counter, "spill_syncs_total", [],
+        "Times that the spill was forced to the disk";
+    SpillSyncSeconds, Counter, "spill_sync_seconds_total", [],
+        "Time that this took";
     DestinationDroppedPoints, Counter, "destination_dropped_points_total", ["destination", "reason"],
         "Points owed to a destination and given up";
     UnaccountedPoints, Gauge, "unaccounted_points", [],
