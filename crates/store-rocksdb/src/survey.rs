@@ -45,7 +45,8 @@ pub(crate) fn survey(path: &Path) -> io::Result<Survey> {
         names.push(name);
     }
     let tables: BTreeSet<u64> = names.iter().filter_map(|name| name.strip_suffix(".sst")?.parse().ok()).collect();
-    let newest = names.iter().filter(|name| name.starts_with("MANIFEST-")).max().cloned();
+    let newest =
+        names.iter().filter(|name| name.starts_with("MANIFEST-")).max_by_key(|name| (name.len(), *name)).cloned();
     let named = fs::read(path.join("CURRENT")).ok().and_then(|text| String::from_utf8(text).ok());
     let named = named.and_then(|text| text.strip_suffix('\n').map(str::to_owned)).filter(|name| names.contains(name));
     let mut found = Survey::default();
@@ -70,7 +71,7 @@ pub(crate) fn survey(path: &Path) -> io::Result<Survey> {
             found.unlisted = tables.into_iter().filter(|number| *number >= newest.table).collect();
             // The oldest log begins where the list ends, or before: later, what lies between is in tables that the list
             // no longer knows. Not noticed while there is nothing in the log: then only numbered records tell.
-            let logs = names.iter().filter(|name| name.ends_with(".log")).min();
+            let logs = names.iter().filter(|name| name.ends_with(".log")).min_by_key(|name| (name.len(), *name));
             let begins = logs.map_or(Ok(None), |name| first_sequence(&path.join(name)))?;
             if !found.unlisted.is_empty() && begins.is_some_and(|begins| begins > newest.sequence + 1) {
                 found.list_damage = Some(format!("{list} has lost its end"));
@@ -123,10 +124,8 @@ fn read_list(list: &[u8]) -> Result<Newest, usize> {
         }
         record.extend_from_slice(payload);
         if kind == 1 || kind == 4 {
-            // What comes behind these fields ends it.
-            if newest.learn(&record).is_some() {
-                return Err(at);
-            }
+            let mut edit = record.as_slice();
+            while newest.learn(&mut edit).is_some() {}
         }
         at += HEADER_BYTES + length;
     }
@@ -138,25 +137,23 @@ fn unmasked(masked: u32) -> u32 {
 }
 
 impl Newest {
-    /// Takes the fields from a version edit that stand in front of the tables.
-    fn learn(&mut self, edit: &[u8]) -> Option<()> {
-        let mut edit = edit;
-        loop {
-            match varint(&mut edit)? {
-                3 => self.table = self.table.max(varint(&mut edit)?),
-                4 => self.sequence = self.sequence.max(varint(&mut edit)?),
-                // Log number, previous log number, least log number, families' number and most.
-                2 | 9 | 10 | 200 | 203 => {
-                    varint(&mut edit)?;
-                }
-                // Comparator, name of a family, and fields that may be skipped: their length comes first.
-                tag if tag == 1 || tag == 201 || tag & (1 << 13) != 0 => {
-                    let length = usize::try_from(varint(&mut edit)?).ok()?;
-                    edit = edit.get(length..)?;
-                }
-                _ => return None,
+    /// Takes a field from a version edit; `None` at its end and at the tables, behind which these fields do not stand.
+    fn learn(&mut self, edit: &mut &[u8]) -> Option<()> {
+        match varint(edit)? {
+            3 => self.table = self.table.max(varint(edit)?),
+            4 => self.sequence = self.sequence.max(varint(edit)?),
+            // Log number, previous log number, least log number, families' number and most.
+            2 | 9 | 10 | 200 | 203 => {
+                varint(edit)?;
             }
+            // Comparator, name of a family, and fields that may be skipped: their length comes first.
+            tag if tag == 1 || tag == 201 || tag & (1 << 13) != 0 => {
+                let length = usize::try_from(varint(edit)?).ok()?;
+                *edit = edit.get(length..)?;
+            }
+            _ => return None,
         }
+        Some(())
     }
 }
 

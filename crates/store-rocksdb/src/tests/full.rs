@@ -41,14 +41,14 @@ impl Mount {
         found.f_bavail * found.f_frsize
     }
 
-    /// Fills the file system but for `left` bytes.
-    fn fill(&self, left: u64) {
-        let hog = fs::File::create(self.folder.0.join("hog")).unwrap();
+    /// Fills the file system but for `left` bytes with another file.
+    fn fill(&self, name: &str, left: u64) {
+        let hog = fs::File::create(self.folder.0.join(name)).unwrap();
         rustix::fs::fallocate(&hog, rustix::fs::FallocateFlags::empty(), 0, self.free() - left).unwrap();
     }
 
-    fn free_again(&self) {
-        fs::remove_file(self.folder.0.join("hog")).unwrap();
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.folder.0.join(name)).unwrap();
     }
 }
 
@@ -135,17 +135,20 @@ fn a_disk_that_others_filled_loses_nothing_and_opens_with_the_ballast() {
     }
     store.sync().unwrap();
     store.db.wait_for_compact(&WaitForCompactOptions::default()).unwrap();
-    mount.fill(16 << 10);
+    mount.fill("hog", 16 << 10);
     let (written, refused) = write_until_refused(&mut store, 260);
     assert_eq!(refused.disposition(), Disposition::FreeSpace, "{refused}");
     assert_eq!(written, 260, "the guard refuses before the disk does");
     drop(store);
+    // Closing gave back what the log had taken ahead.
+    mount.fill("another hog", 16 << 10);
     let opened = open(&mount.path(), &RESERVE).unwrap();
     let done: Vec<What> = opened.findings.iter().map(|finding| finding.what).collect();
     assert_eq!(done, [What::BallastUsed], "{:?}", opened.findings);
     assert_eq!(count(&opened.store), 260);
     let mut store = opened.store;
-    mount.free_again();
+    mount.remove("hog");
+    mount.remove("another hog");
     eventually("it takes writes again by itself", || store.write(&put(&lane(260), b"")).is_ok());
     store.sync().unwrap();
     assert_eq!(count(&store), 261);
