@@ -17,7 +17,7 @@ const RULE: &str = "[[rule]]\nname = \"hits\"\nglob = \"web.*.hits\"\noutput = \
     interval = \"10s\"\ngrace = \"0s\"\nfunctions = [\"sum\", \"count\"]\nto = [\"carbon\"]\n";
 /// A rate of which a change can be seen, and no adaptation that would hide it.
 const SLOW: &str = "[replay]\nrate = \"1000/s\"\nfloor = \"500/s\"\nadaptive = false\n\
-    [send]\nack_timeout = \"1s\"\nbatch = \"4KiB\"\n";
+    [send]\nack_timeout = \"1s\"\nbatch = \"16KiB\"\n";
 
 fn done(status: &ReplayStatus) -> u64 {
     status.sources.iter().map(|source| source.done_points).sum()

@@ -423,6 +423,8 @@ impl Replay {
         record.paid = true;
         let State::Turn(to) = record.state else { return None };
         record.state = State::Out(to);
+        // The lease may have run out while it was paid for. That harms nobody, and an answer takes its time.
+        record.lent_until = record.lent_until.max(now + LEASE);
         let points = record.points;
         let (relay, lane) = (self.sources.get_mut(key.0)?, self.lanes.get_mut(&(key.0, key.1.lane))?);
         let name = &self.settings.sources[key.0];

@@ -86,8 +86,9 @@ impl Replay {
 
     /// To be called a few times a second: what was not settled while it was lent is given back.
     pub fn tick(&mut self, now: Mono) {
-        // What a store's sender took is still sent, lease or not: it stays until that says more.
-        let stays = |state| matches!(state, State::Sent(To::Store(_)));
+        // What a store's sender took is still sent, lease or not: it stays until that says more. So does what is being
+        // paid for, however long that takes: else at a low rate nothing would ever have been paid when its lease ends.
+        let stays = |state| matches!(state, State::Sent(To::Store(_)) | State::Turn(_));
         let late = self.records.iter().filter(|(_, record)| now >= record.lent_until && !stays(record.state));
         let late: Vec<(Key, bool)> =
             late.map(|(key, record)| (*key, matches!(record.state, State::Sent(To::Receiver(_))))).collect();

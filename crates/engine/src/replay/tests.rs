@@ -219,6 +219,21 @@ fn leases_run_out_and_records_that_come_twice_count_once() {
 }
 
 #[test]
+fn a_record_that_is_long_paid_for_goes_all_the_same() {
+    let mut replay = replay();
+    lend(&mut replay, at(0), 0, 0..1);
+    let turn = replay.next_turn(at(0)).unwrap();
+    replay.tick(at(100_000));
+    assert!(!replay.has_done(0));
+    assert_eq!(replay.go(at(100_000), turn.key), Some(To::Receiver(0)));
+    assert_eq!(written(&mut replay, 0), [0]);
+    replay.tick(at(110_000));
+    assert!(!replay.has_done(0), "an answer takes its time");
+    replay.tick(at(126_000));
+    assert_eq!(done(&mut replay), [(Outcome::Released, vec![0])]);
+}
+
+#[test]
 fn a_dead_final_node_holds_up_its_own_lane_only() {
     let mut replay = replay();
     // Lane 1 never gets an answer, lane 0 always does.
