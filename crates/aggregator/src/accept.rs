@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
 use engine::batch::Versions;
-use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
+use engine::wire::{Class, Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Ended, Handler};
 use runtime::{Clock, Supervisor, Worker, WorkerError};
 use tokio::net::{TcpListener, TcpStream};
@@ -95,7 +95,7 @@ impl Service {
                 if role.machine().is_impostor(hello.incarnation) {
                     return Err(RefuseReason::DuplicateSender);
                 }
-                Ok(Arc::new(partial::Inbound::new(Arc::clone(role), self.speaker())))
+                Ok(Arc::new(partial::Inbound::new(Arc::clone(role), self.speaker(), class_of(hello.role))))
             }
             (Role::Partial, _, Some(role)) => Ok(Arc::new(finals::Inbound::new(Arc::clone(role), self.speaker()))),
             (Role::Relay | Role::Replayer | Role::Partial | Role::Visitor, _, _) => Err(RefuseReason::Role),
@@ -104,7 +104,7 @@ impl Service {
 
     /// The welcome, with what this node knows of the sender.
     fn greeting(&self, hello: &Hello) -> Frame {
-        let window_bytes = self.partial.as_ref().map_or(0, |role| role.machine().window_bytes());
+        let window_bytes = self.partial.as_ref().map_or(0, |role| role.window_bytes(class_of(hello.role)));
         let known = self.finals.as_ref().and_then(|role| role.known(hello.incarnation.sender)).unwrap_or_default();
         let seen = self.partial.as_ref().map_or(0, |role| role.epoch_of(hello.incarnation.sender));
         Frame::HelloOk(HelloOk {
@@ -121,5 +121,13 @@ impl Service {
         }
         info!(node = %self.node, peer = %hello.node, "link accepted");
         link::run(stream, early, &*handler, self.clock).await
+    }
+}
+
+/// What a peer sends.
+fn class_of(role: Role) -> Class {
+    match role {
+        Role::Replayer => Class::Replay,
+        Role::Relay | Role::Partial | Role::Visitor => Class::Live,
     }
 }

@@ -136,6 +136,18 @@ metrics! {
         "Links that ended, at the side that counts";
     DuplicateBatches, Counter, "duplicate_batches_total", [],
         "Batches that had been merged before; they changed nothing";
+    ReplayRate, Gauge, "replay_points_per_second", [],
+        "Points that a replayer sends in a second, mean of the last five";
+    ReplayCeiling, Gauge, "replay_ceiling_points_per_second", [],
+        "Points that a replayer may send in a second now";
+    ReplayBacklog, Gauge, "replay_backlog_points", ["source"],
+        "Points that wait in the spill of a relay";
+    ReplayLeased, Gauge, "replay_leased_points", [],
+        "Points that a replayer has borrowed and not settled";
+    ReplayLimited, Gauge, "replay_limited", ["by"],
+        "1 for what holds the replay's rate where it is";
+    ReplaySettled, Counter, "replay_settled_points_total", ["outcome"],
+        "Borrowed points by what became of them";
     WindowsOpen, Gauge, "windows_open", [],
         "Windows that may still take points";
     SeriesOpen, Gauge, "series_open", [],
