@@ -6,6 +6,7 @@
 //!
 //!   cargo bench --bench pipeline              `SPILLWAY_BENCH_LINES` (default 4000000) lines a run
 //!   cargo bench --bench pipeline -- stores    only cases whose name contains `stores`
+//!   cargo bench --bench pipeline -- latency   only how long a point takes at half load
 #![allow(
     clippy::disallowed_methods,
     reason = "a driver of processes: its clock is the wall's, its threads end with it"
@@ -13,6 +14,7 @@
 #![allow(clippy::print_stdout, reason = "a benchmark's output is its result")]
 
 mod children;
+mod latency;
 mod systems;
 mod table;
 
@@ -36,7 +38,7 @@ struct Case {
     systems: &'static [System],
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 6] = [
     Case {
         name: "relay, 1 connection -> 1 store",
         shape: Shape::Stores,
@@ -59,7 +61,7 @@ const CASES: [Case; 4] = [
         connections: 16,
         sinks: 1,
         timestamps: Timestamps::Now,
-        systems: &[System::Forwarder, System::Spillway],
+        systems: &[System::Forwarder, System::Spillway, System::Journal],
     },
     Case {
         name: "aggregator, both layers, 10,000 series, 5 functions",
@@ -68,6 +70,22 @@ const CASES: [Case; 4] = [
         sinks: 1,
         timestamps: Timestamps::Now,
         systems: &[System::Forwarder, System::Spillway, System::CarbonCRelay],
+    },
+    Case {
+        name: "spilling, no aggregator, 4 connections",
+        shape: Shape::Spill,
+        connections: 4,
+        sinks: 1,
+        timestamps: Timestamps::Now,
+        systems: &[System::Forwarder, System::Spillway],
+    },
+    Case {
+        name: "replay of a backlog without a ceiling, both layers",
+        shape: Shape::Replay,
+        connections: 4,
+        sinks: 1,
+        timestamps: Timestamps::Now,
+        systems: &[System::Spillway],
     },
 ];
 
@@ -96,6 +114,12 @@ fn main() -> ExitCode {
     for (case, of_case) in cases.iter().zip(&figures) {
         table::print(case.name, case.systems, of_case);
     }
+    if wanted.is_none_or(|wanted| wanted == "latency") {
+        let aggregated = cases.iter().zip(&figures).find(|(case, _)| case.shape == Shape::Aggregate);
+        // The second row is ours.
+        let full = aggregated.and_then(|(_, of_case)| of_case.get(1)).and_then(|figures| table::throughput(figures));
+        latency::print(full);
+    }
     ExitCode::SUCCESS
 }
 
@@ -103,12 +127,22 @@ fn main() -> ExitCode {
 fn run(case: &Case, system: System, lines: u64) -> Result<Figure, String> {
     let dir = TempDir::new("bench");
     let sink = SinkChild::start(case.sinks, dir.path());
-    let running = Running::start(system, case.shape, &sink.addresses, dir.path())?;
+    let mut running = Running::start(system, case.shape, &sink.addresses, dir.path())?;
+    let load = Load { target: running.address(), connections: case.connections, lines, timestamps: case.timestamps };
+    if case.shape == Shape::Replay {
+        load.run(dir.path())?;
+        within(Duration::from_secs(120), "the backlog", || match running.spilled()? {
+            spilled if spilled == lines => Ok(()),
+            spilled => Err(format!("{spilled} of {lines} spilled")),
+        })?;
+        running.start_the_rest();
+    }
     let before: Vec<_> = running.processes().iter().map(|(_, process)| tree_cpu(process.id())).collect();
     let start = Instant::now();
-    let load = Load { target: running.address(), connections: case.connections, lines, timestamps: case.timestamps };
-    load.run(dir.path())?;
-    let arrived = within(Duration::from_secs(60), "all lines", || running.arrived(&sink, lines));
+    if case.shape != Shape::Replay {
+        load.run(dir.path())?;
+    }
+    let arrived = within(Duration::from_secs(120), "all lines", || running.arrived(&sink, lines));
     let elapsed = start.elapsed();
     if case.shape == Shape::Aggregate {
         // The windows of the run end, and are emitted: that is part of what aggregation costs.

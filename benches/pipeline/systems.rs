@@ -18,12 +18,18 @@ pub(crate) enum Shape {
     Links { partials: usize },
     /// Lines are aggregated, 8 inputs an output, 10 s windows, 5 functions; none goes to the store as it is.
     Aggregate,
+    /// No aggregator runs: every line goes to the spill.
+    Spill,
+    /// As `Spill`; then the aggregators and a replayer without a ceiling start, and the clock with them.
+    Replay,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum System {
     Forwarder,
     Spillway,
+    /// With `send.journal = true`.
+    Journal,
     CarbonCRelay,
 }
 
@@ -32,6 +38,7 @@ impl System {
         match self {
             System::Forwarder => "plain forwarder",
             System::Spillway => "spillway",
+            System::Journal => "spillway, journal",
             System::CarbonCRelay => "carbon-c-relay",
         }
     }
@@ -42,6 +49,7 @@ impl System {
 pub(crate) enum Role {
     Relay,
     Aggregator,
+    Replayer,
 }
 
 /// A system at work.
@@ -51,13 +59,16 @@ pub(crate) struct Running {
     address: SocketAddr,
     processes: Vec<(Role, Process)>,
     cluster: Option<Cluster>,
+    /// Of the nodes that are not started yet.
+    waiting: Vec<(Role, Command, PathBuf)>,
 }
 
 impl Running {
     pub(crate) fn start(system: System, shape: Shape, sinks: &[SocketAddr], dir: &Path) -> Result<Running, String> {
         match system {
             System::Forwarder => Ok(forwarder(shape, sinks, dir)),
-            System::Spillway => spillway(shape, sinks, dir),
+            System::Spillway => spillway(shape, sinks, dir, false),
+            System::Journal => spillway(shape, sinks, dir, true),
             System::CarbonCRelay => Ok(carbon_c_relay(shape, sinks, dir)),
         }
     }
@@ -65,6 +76,20 @@ impl Running {
     /// Where it takes Graphite lines.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Starts what the shape starts later.
+    pub(crate) fn start_the_rest(&mut self) {
+        for (role, command, log) in self.waiting.drain(..) {
+            self.processes.push((role, Process::start(role_name(role), command, &log)));
+        }
+    }
+
+    /// Points in the relay's spill.
+    pub(crate) fn spilled(&self) -> Result<u64, String> {
+        let Some(cluster) = &self.cluster else { return Ok(0) };
+        let ledger = cluster.first(Layer::Relay).api().ledger()?;
+        Ok(ledger.destinations.iter().map(|destination| destination.spill_pending).sum())
     }
 
     pub(crate) fn processes(&self) -> &[(Role, Process)] {
@@ -75,12 +100,13 @@ impl Running {
     pub(crate) fn count(&self, sink: &SinkChild) -> Result<u64, String> {
         match (&self.cluster, self.shape, self.system) {
             (_, Shape::Stores, _) | (_, _, System::Forwarder) => sink.lines(),
-            (Some(cluster), Shape::Links { .. } | Shape::Aggregate, _) => {
+            (Some(_), Shape::Spill, _) => self.spilled(),
+            (Some(cluster), Shape::Links { .. } | Shape::Aggregate | Shape::Replay, _) => {
                 let ledger = cluster.first(Layer::Relay).api().ledger()?;
                 Ok(ledger.destinations.iter().map(|destination| destination.delivered).sum())
             }
             // It has no books: what it read it has aggregated, as far as anybody can know.
-            (None, Shape::Links { .. } | Shape::Aggregate, _) => Ok(u64::MAX),
+            (None, Shape::Links { .. } | Shape::Aggregate | Shape::Spill | Shape::Replay, _) => Ok(u64::MAX),
         }
     }
 
@@ -108,43 +134,69 @@ fn forwarder(shape: Shape, sinks: &[SocketAddr], dir: &Path) -> Running {
     let arguments = ["forward".to_owned(), address.to_string(), target.to_string()];
     let process = Process::start("forwarder", child(&arguments), &dir.join("forwarder.log"));
     listening(address);
-    Running { system: System::Forwarder, shape, address, processes: vec![(Role::Relay, process)], cluster: None }
+    let processes = vec![(Role::Relay, process)];
+    Running { system: System::Forwarder, shape, address, processes, cluster: None, waiting: Vec::new() }
 }
 
 const RULE: &str = "[[route]]\nglob = \"**\"\nto = [\"aggregate\"]\n\n[[rule]]\nname = \"by-rack\"\n\
     glob = \"servers.*.<dc>.<rack>.<cpu>.time.user\"\noutput = \"racks.{dc}.{rack}.{cpu}.user.{function}\"\ninterval = \"10s\"\ngrace = \"2s\"\n\
     functions = [\"sum\", \"count\", \"avg\", \"min\", \"max\"]\nto = [\"sink\"]\n";
 
-fn spillway(shape: Shape, sinks: &[SocketAddr], dir: &Path) -> Result<Running, String> {
-    let (relay, aggregator) = (binary("spillway-relay")?, binary("spillway-aggregator")?);
-    let cluster = match shape {
+/// Spills and replays as soon and as fast as it can.
+const QUICK: &str =
+    "[send]\nack_timeout = \"1s\"\n\n[replay]\nrate = \"1000000000/s\"\nstart = \"rate\"\nadaptive = false\n";
+
+fn spillway(shape: Shape, sinks: &[SocketAddr], dir: &Path, journal: bool) -> Result<Running, String> {
+    let mut cluster = match shape {
         Shape::Stores => Cluster::new(1, 0, 0).store("sink", sinks).route_all(&["sink"]),
         Shape::Links { partials } => Cluster::new(1, partials, 1).store("sink", sinks).with(RULE),
         Shape::Aggregate => Cluster::new(1, 1, 1).store("sink", sinks).with(RULE),
+        Shape::Spill | Shape::Replay => Cluster::new(1, 1, 1).store("sink", sinks).with(RULE).with(QUICK),
     };
-    let mut cluster = cluster;
-    cluster.nodes.retain(|node| node.layer != Layer::Replayer);
+    if journal {
+        cluster = cluster.with("[send]\njournal = true\n");
+    }
+    if shape != Shape::Replay {
+        cluster.nodes.retain(|node| node.layer != Layer::Replayer);
+    }
     let file = dir.join("cluster.toml");
     std::fs::write(&file, cluster.toml()).map_err(|error| format!("write {}: {error}", file.display()))?;
-    let mut processes = Vec::new();
+    let (mut processes, mut waiting) = (Vec::new(), Vec::new());
     for node in cluster.nodes.iter().rev() {
         let (role, binary) = match node.layer {
-            Layer::Relay => (Role::Relay, &relay),
-            Layer::Partial | Layer::Final | Layer::Replayer => (Role::Aggregator, &aggregator),
+            Layer::Relay => (Role::Relay, binary("spillway-relay")?),
+            Layer::Partial | Layer::Final => (Role::Aggregator, binary("spillway-aggregator")?),
+            Layer::Replayer => (Role::Replayer, binary("spillway-replayer")?),
         };
         let mut command = Command::new(binary);
         command.arg("--config").arg(&file).args(["--node", &node.name]).current_dir(dir);
-        let process = Process::start(&node.name, command, &dir.join(format!("{}.log", node.name)));
-        processes.push((role, process));
+        let log = dir.join(format!("{}.log", node.name));
+        if role != Role::Relay && matches!(shape, Shape::Spill | Shape::Replay) {
+            waiting.push((role, command, log));
+            continue;
+        }
+        processes.push((role, Process::start(&node.name, command, &log)));
     }
     for node in &cluster.nodes {
+        if node.layer != Layer::Relay && !waiting.is_empty() {
+            continue;
+        }
         eventually(Duration::from_secs(30), &node.name, || match node.api().health() {
             Ok((_, true)) => Ok(()),
             Ok((health, false)) => Err(format!("{health:?}")),
             Err(error) => Err(error),
         });
     }
-    Ok(Running { system: System::Spillway, shape, address: cluster.graphite(), processes, cluster: Some(cluster) })
+    let address = cluster.graphite();
+    Ok(Running { system: System::Spillway, shape, address, processes, cluster: Some(cluster), waiting })
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Relay => "relay",
+        Role::Aggregator => "aggregator",
+        Role::Replayer => "replayer",
+    }
 }
 
 /// The release binary of that name, which cargo has built for this benchmark.
@@ -152,6 +204,7 @@ fn binary(name: &str) -> Result<PathBuf, String> {
     let built = match name {
         "spillway-relay" => option_env!("CARGO_BIN_EXE_spillway-relay"),
         "spillway-aggregator" => option_env!("CARGO_BIN_EXE_spillway-aggregator"),
+        "spillway-replayer" => option_env!("CARGO_BIN_EXE_spillway-replayer"),
         _ => None,
     };
     built.map(PathBuf::from).ok_or_else(|| format!("the root package has no [[bin]] {name}"))
@@ -162,7 +215,7 @@ fn carbon_c_relay(shape: Shape, sinks: &[SocketAddr], dir: &Path) -> Running {
     let members: Vec<String> = sinks.iter().zip('a'..='z').map(|(sink, letter)| format!("{sink}={letter}")).collect();
     let mut conf = format!("cluster sink carbon_ch {};\n", members.join(" "));
     conf.push_str(match shape {
-        Shape::Stores | Shape::Links { .. } => "match * send to sink stop;\n",
+        Shape::Stores | Shape::Links { .. } | Shape::Spill | Shape::Replay => "match * send to sink stop;\n",
         Shape::Aggregate => {
             "aggregate ^servers\\.[^.]+\\.dc([0-9])\\.rack([0-9]+)\\.cpu([0-9])\\. every 10 seconds expire after 12 seconds\n\
              compute sum write to racks.\\1.\\2.\\3.user.sum\ncompute count write to racks.\\1.\\2.\\3.user.count\n\
@@ -180,5 +233,16 @@ fn carbon_c_relay(shape: Shape, sinks: &[SocketAddr], dir: &Path) -> Running {
     command.args(["-w", "2", "-q", "8000000", "-l"]).arg(dir.join("relay.log"));
     let process = Process::start("carbon-c-relay", command, &dir.join("relay.out"));
     listening(address);
-    Running { system: System::CarbonCRelay, shape, address, processes: vec![(Role::Relay, process)], cluster: None }
+    let processes = vec![(Role::Relay, process)];
+    Running { system: System::CarbonCRelay, shape, address, processes, cluster: None, waiting: Vec::new() }
+}
+
+/// The release binary of a layer.
+pub(crate) fn program(layer: Layer) -> PathBuf {
+    let name = match layer {
+        Layer::Relay => "spillway-relay",
+        Layer::Partial | Layer::Final => "spillway-aggregator",
+        Layer::Replayer => "spillway-replayer",
+    };
+    binary(name).unwrap_or_else(|error| panic!("{error}"))
 }

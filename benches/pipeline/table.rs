@@ -10,6 +10,7 @@ pub(crate) struct Figure {
     /// CPU-seconds per million points delivered.
     relay: f64,
     aggregator: f64,
+    replayer: f64,
     /// Million points per second.
     throughput: f64,
     /// Share of the points that did not arrive.
@@ -26,6 +27,7 @@ impl Figure {
         Figure {
             relay: of(Role::Relay),
             aggregator: of(Role::Aggregator),
+            replayer: of(Role::Replayer),
             throughput: millions / elapsed.as_secs_f64(),
             lost: 1.0 - delivered as f64 / lines as f64,
         }
@@ -38,14 +40,19 @@ fn median(figures: &[Figure], of: impl Fn(&Figure) -> f64) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
+/// Million points per second, the median of some runs.
+pub(crate) fn throughput(figures: &[Figure]) -> Option<f64> {
+    median(figures, |figure| figure.throughput)
+}
+
 /// Prints a case's table. `x forwarder` compares the relay's CPU with the forwarder's, all of it with the first row.
 pub(crate) fn print(case: &str, systems: &[System], figures: &[Vec<Figure>]) {
     println!("\n{case}");
     println!(
-        "{:18} {:>14} {:>14} {:>14} {:>12} {:>12} {:>8}",
-        "", "relay CPU-s/M", "aggr. CPU-s/M", "all CPU-s/M", "x forwarder", "M points/s", "lost %"
+        "{:18} {:>14} {:>14} {:>14} {:>14} {:>12} {:>12} {:>8}",
+        "", "relay CPU-s/M", "aggr. CPU-s/M", "repl. CPU-s/M", "all CPU-s/M", "x forwarder", "M points/s", "lost %"
     );
-    let all = |figure: &Figure| figure.relay + figure.aggregator;
+    let all = |figure: &Figure| figure.relay + figure.aggregator + figure.replayer;
     let floor = figures.first().and_then(|figures| median(figures, all));
     for (system, figures) in systems.iter().zip(figures) {
         let Some(total) = median(figures, all) else {
@@ -54,10 +61,11 @@ pub(crate) fn print(case: &str, systems: &[System], figures: &[Vec<Figure>]) {
         };
         let value = |of: fn(&Figure) -> f64| median(figures, of).unwrap_or(0.0);
         println!(
-            "{:18} {:>14.3} {:>14.3} {:>14.3} {:>12.1} {:>12.2} {:>8.2}",
+            "{:18} {:>14.3} {:>14.3} {:>14.3} {:>14.3} {:>12.1} {:>12.2} {:>8.2}",
             system.name(),
             value(|figure| figure.relay),
             value(|figure| figure.aggregator),
+            value(|figure| figure.replayer),
             total,
             floor.map_or(f64::NAN, |floor| total / floor),
             value(|figure| figure.throughput),

@@ -7,6 +7,8 @@
 mod support;
 
 mod badlines;
+mod final_disk;
+mod identity;
 mod links;
 mod million;
 mod pipeline;

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use crate::finals::{self, FinalRole};
 use crate::partial::{self, PartialRole};
 use crate::partial_lock as lock;
+use crate::senders::Senders;
 use crate::speaker::{Speaker, Voice};
 
 /// What an aggregator serves, and what it expects of peers.
@@ -28,6 +29,7 @@ pub(crate) struct Service {
     pub(crate) partial: Option<Arc<PartialRole>>,
     pub(crate) finals: Option<Arc<FinalRole>>,
     pub(crate) voice: Arc<Voice>,
+    pub(crate) senders: Arc<Senders>,
     pub(crate) clock: Clock,
     /// Links that ended, by reason.
     pub(crate) closed: Mutex<std::collections::BTreeMap<&'static str, u64>>,
@@ -91,7 +93,16 @@ impl Service {
             Ok(greeted) => greeted,
             Err(ended) => return ended,
         };
-        match self.role_for(&hello) {
+        if hello.role == Role::Visitor && hello.protocol == PROTOCOL && hello.cluster == self.cluster {
+            let told = link::send(&mut stream, &self.greeting(&hello)).await;
+            return told.err().unwrap_or(Ended::Closed);
+        }
+        // A relay counts as present for as long as its connection is served.
+        let is_relay = hello.role == Role::Relay;
+        let presence = if is_relay { self.senders.enter_soon(hello.incarnation).await } else { None };
+        let served =
+            if is_relay && presence.is_none() { Err(RefuseReason::DuplicateSender) } else { self.role_for(&hello) };
+        match served {
             Ok(handler) => self.welcome(stream, early, &hello, handler).await,
             Err(reason) => match link::send(&mut stream, &Frame::Refuse(reason)).await {
                 Ok(()) => Ended::Refused(reason),
@@ -126,14 +137,25 @@ impl Service {
                 Ok(Arc::new(partial::Inbound::new(Arc::clone(role), self.speaker())))
             }
             (Role::Partial, _, Some(role)) => Ok(Arc::new(finals::Inbound::new(Arc::clone(role), self.speaker()))),
-            (Role::Relay | Role::Replayer | Role::Partial, _, _) => Err(RefuseReason::Role),
+            (Role::Relay | Role::Replayer | Role::Partial | Role::Visitor, _, _) => Err(RefuseReason::Role),
         }
     }
 
-    async fn welcome(&self, mut stream: TcpStream, early: BytesMut, hello: &Hello, handler: Arc<dyn Handler>) -> Ended {
+    /// The welcome, with what this node knows of the sender.
+    fn greeting(&self, hello: &Hello) -> Frame {
         let window_bytes = self.partial.as_ref().map_or(0, |role| role.machine().window_bytes());
-        let welcome = Frame::HelloOk(HelloOk { node: self.node.clone(), window_bytes });
-        if let Err(ended) = link::send(&mut stream, &welcome).await {
+        let known = self.finals.as_ref().and_then(|role| role.known(hello.incarnation.sender)).unwrap_or_default();
+        let seen = self.partial.as_ref().map_or(0, |role| role.epoch_of(hello.incarnation.sender));
+        Frame::HelloOk(HelloOk {
+            node: self.node.clone(),
+            window_bytes,
+            known_epoch: known.epoch.max(seen),
+            retired: known.floor,
+        })
+    }
+
+    async fn welcome(&self, mut stream: TcpStream, early: BytesMut, hello: &Hello, handler: Arc<dyn Handler>) -> Ended {
+        if let Err(ended) = link::send(&mut stream, &self.greeting(hello)).await {
             return ended;
         }
         info!(node = %self.node, peer = %hello.node, "link accepted");

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use admin::Controls;
-use admin_api::{BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
+use admin::{Controls, Refusal};
+use admin_api::{
+    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, ReplayChange, ReplayStatus, Status,
+    Verdict, WorkerStatus,
+};
 use engine::time::Mono;
 
 use runtime::{Clock, Supervisor};
 use telemetry::{Metric, Telemetry};
 
 use crate::accept::Service;
-use crate::finals::FinalRole;
+use crate::finals::{FinalRole, Mode};
 use crate::partial::{Downlink, PartialRole};
 use crate::partial_lock as lock;
 
@@ -70,8 +73,15 @@ impl AggregatorControls {
             set("corrections", states.iter().map(|state| state.corrections).sum());
             set("windows_sealed_early", states.iter().map(|state| state.sealed_early).sum());
             set("duplicate_groups", states.iter().flat_map(|s| s.books.values()).map(|books| books.duplicates).sum());
+            set("flushes_put_off", states.iter().map(|state| state.put_off).sum());
+            set("dead_letters_unkept", states.iter().map(|state| state.dead_letters_unkept).sum());
+            set("windows_waiting", states.iter().flat_map(|state| &state.waiting).map(|w| w.blocks).sum());
             drop(states);
-            set("store_bytes", role.store_bytes());
+            set("store_bytes", role.used_bytes());
+            set("included_lost", u64::from(role.included_lost.load(std::sync::atomic::Ordering::Relaxed)));
+            for mode in Mode::ALL {
+                set(&format!("store_mode_{}", mode.as_str()), u64::from(role.mode().0 == mode));
+            }
             set("inputs_queued", role.queued() as u64);
             set("inputs_refused", role.overflow.load(std::sync::atomic::Ordering::Relaxed));
         }
@@ -92,6 +102,15 @@ impl AggregatorControls {
             node::set_gauge(telemetry, Metric::WindowsOpen, &[], figure("windows"));
             telemetry.counter(Metric::EmittedPoints, &[]).absolute(figure("emitted_lines"));
             telemetry.counter(Metric::Corrections, &[]).absolute(figure("corrections"));
+            telemetry.counter(Metric::FlushesPutOff, &[]).absolute(figure("flushes_put_off"));
+            telemetry.counter(Metric::WindowsSealedEarly, &[]).absolute(figure("windows_sealed_early"));
+            node::set_gauge(telemetry, Metric::WindowsWaiting, &[], figure("windows_waiting"));
+            node::set_gauge(telemetry, Metric::IncludedLost, &[], figure("included_lost"));
+            node::set_gauge(telemetry, Metric::StoreBytes, &[], figure("store_bytes"));
+            for mode in Mode::ALL {
+                let is = figure(&format!("store_mode_{}", mode.as_str()));
+                node::set_gauge(telemetry, Metric::StoreMode, &[("mode", mode.as_str().to_owned())], is);
+            }
         }
         for (reason, n) in lock(&self.service.closed).iter() {
             telemetry.counter(Metric::LinksClosed, &[("reason", (*reason).to_owned())]).absolute(*n);
@@ -123,8 +142,7 @@ fn partial_ledger(role: &PartialRole) -> Ledger {
 /// The books of a final role: points in partials, merged or too old; lines to stores.
 fn final_ledger(role: &FinalRole) -> Ledger {
     let mut ledger = Ledger::default();
-    let mut unsent: BTreeMap<usize, u64> = BTreeMap::new();
-    let mut too_old = 0;
+    let (mut too_old, mut corrupt) = (0, 0);
     for state in &role.states {
         let state = lock(state);
         for books in state.books.values() {
@@ -132,23 +150,14 @@ fn final_ledger(role: &FinalRole) -> Ledger {
             ledger.in_hand += books.pending;
             ledger.routed += books.merged;
             too_old += books.too_old;
-        }
-        for ((store, _), block) in &state.unsent {
-            *unsent.entry(*store).or_default() += u64::from(block.points);
+            corrupt += books.corrupt;
         }
     }
     ledger.accepted = ledger.received - ledger.in_hand;
-    if too_old > 0 {
-        ledger.dropped.insert("too_old".into(), too_old);
-    }
-    for (index, store) in role.setup.stores.iter().enumerate() {
-        let waiting = unsent.get(&index).copied().unwrap_or(0);
-        let books = DestinationLedger {
-            destination: store.name.clone(),
-            owed: waiting,
-            in_flight: waiting,
-            ..DestinationLedger::default()
-        };
+    let reasons = [("too_old", too_old), ("corrupt", corrupt)].into_iter().filter(|(_, points)| *points > 0);
+    ledger.dropped.extend(reasons.map(|(why, points)| (why.to_owned(), points)));
+    for store in &role.setup.stores {
+        let books = DestinationLedger { destination: store.name.clone(), ..DestinationLedger::default() };
         let books = store.senders.iter().fold(books, |books, sender| node::add_store_books(books, &sender.books()));
         ledger.destinations.push(books);
     }
@@ -189,6 +198,28 @@ impl Controls for AggregatorControls {
 
     fn badlines(&self) -> Vec<BadLine> {
         Vec::new()
+    }
+
+    fn replay(&self) -> Result<ReplayStatus, Refusal> {
+        match &self.service.finals {
+            Some(role) => {
+                let mut status = role.replay_status();
+                status.notes.extend(role.notes());
+                Ok(status)
+            }
+            None => Err(Refusal::not_here("a partial node replays nothing; ask a replayer, or a final node")),
+        }
+    }
+
+    fn change_replay(&self, change: ReplayChange) -> Result<ReplayStatus, Refusal> {
+        match &self.service.finals {
+            Some(role) => role.change_replay(&change),
+            None => self.replay(),
+        }
+    }
+
+    fn audit(&self) -> Vec<AuditEntry> {
+        self.service.finals.as_ref().map(|role| role.catch_up.audit()).unwrap_or_default()
     }
 
     fn metrics(&self) -> String {

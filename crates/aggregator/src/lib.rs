@@ -16,6 +16,7 @@ mod controls;
 mod finals;
 mod partial;
 mod ping;
+mod senders;
 mod speaker;
 mod start;
 mod watermarks;

@@ -11,6 +11,7 @@ use link::Outgoing;
 use node::VerdictKeeper;
 use runtime::Clock;
 
+use crate::finals::{FinalRole, Mode};
 use crate::partial::PartialRole;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -28,13 +29,22 @@ pub(crate) struct Voice {
     pub(crate) keeper: Arc<VerdictKeeper>,
     pub(crate) clock: Clock,
     pub(crate) partial: Option<Arc<PartialRole>>,
+    pub(crate) finals: Option<Arc<FinalRole>>,
 }
 
 impl Voice {
     /// The verdict now.
     pub(crate) fn verdict(&self) -> Verdict {
         let (bytes, delay) = self.partial.as_ref().map_or((0, Duration::ZERO), |role| role.queue());
-        self.keeper.judge(bytes, delay)
+        let verdict = self.keeper.judge(bytes, delay);
+        match self.finals.as_ref().map(|role| role.mode()) {
+            // A node that can make nothing durable says so, unless something graver is the matter.
+            Some((mode, why)) if mode != Mode::Ok && verdict == Verdict::Ready => {
+                let error = format!("the store is in mode {}: {why}", mode.as_str());
+                Verdict::Degraded { worker: "final.log".into(), restarts: 0, error }
+            }
+            Some(_) | None => verdict,
+        }
     }
 }
 

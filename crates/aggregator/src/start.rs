@@ -1,6 +1,7 @@
 //! Assembling an aggregator in its layer, and taking it down in order.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,12 +16,11 @@ use engine::rule::RuleSet;
 use node::{StartError, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
 use runtime::{Clock, Supervisor, net};
-use store::MemDisk;
 use telemetry::Telemetry;
 
 use crate::accept::{self, Service};
 use crate::controls::AggregatorControls;
-use crate::finals::{self, FinalRole};
+use crate::finals::{self, CatchUp, FinalRole};
 use crate::partial::{self, Downlink, PartialRole};
 use crate::speaker::Voice;
 
@@ -94,13 +94,15 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
     let alone = cluster.layer(Layer::Partial).next().is_none();
-    let finals = (me.layer == Layer::Final).then(|| start_final(&common, &supervisor)).transpose()?;
+    let finals = (me.layer == Layer::Final).then(|| start_final(&common, &supervisor, data.path())).transpose()?;
     let partial = (me.layer == Layer::Partial || alone).then(|| start_partial(&common, &supervisor));
     let (partial, downlinks) = partial.unzip();
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
-    let voice = Arc::new(Voice { keeper: Arc::clone(&keeper), clock, partial: partial.clone() });
+    let voice =
+        Arc::new(Voice { keeper: Arc::clone(&keeper), clock, partial: partial.clone(), finals: finals.clone() });
     let service = Arc::new(Service {
         voice,
+        senders: Arc::default(),
         node: me.name.clone(),
         cluster: cluster.name.clone(),
         versions: common.versions,
@@ -195,14 +197,12 @@ fn start_partial(common: &Common<'_>, supervisor: &Supervisor) -> (Arc<PartialRo
     (role, downlinks)
 }
 
-fn start_final(common: &Common<'_>, supervisor: &Supervisor) -> Result<Arc<FinalRole>, StartError> {
+fn start_final(common: &Common<'_>, supervisor: &Supervisor, data: &Path) -> Result<Arc<FinalRole>, StartError> {
     let cluster = common.cluster;
     let me = common.finals.iter().position(|(name, _)| *name == common.me.name).unwrap_or(0);
     let mine: Vec<u16> = (0..cluster.partitions).filter(|p| common.owners.get(usize::from(*p)) == Some(&me)).collect();
-    let memory_bytes = cluster.final_.memory_bytes as u64;
-    // Until the disk comes with RocksDB: the log is in memory, and outlives the workers but not the process.
-    let disk = MemDisk::new(memory_bytes);
-    let open = finals::Opener(Box::new(move || Ok(Box::new(disk.open()))));
+    let opener = finals::opener(data, cluster.final_.quota_bytes, common.clock)?;
+    let catch_up = CatchUp::open(data, cluster.replay.rate.get());
     let setup = finals::Setup {
         node: common.me.name.clone(),
         clock: common.clock,
@@ -212,9 +212,10 @@ fn start_final(common: &Common<'_>, supervisor: &Supervisor) -> Result<Arc<Final
         rings: cluster.stores.iter().map(Ring::build).collect(),
         stores: node::start_stores("final", cluster, supervisor, common.clock)?,
         horizon: cluster.final_.horizon,
-        memory_bytes,
+        memory_bytes: cluster.final_.memory_bytes as u64,
+        quota_bytes: cluster.final_.quota_bytes,
     };
-    let role = Arc::new(FinalRole::new(setup, open));
+    let role = Arc::new(FinalRole::new(setup, opener, catch_up));
     let log = Arc::clone(&role);
     supervisor.spawn_thread("final.log", move |worker| finals::run_log(&worker, &log));
     for shard in 0..role.setup.shards {

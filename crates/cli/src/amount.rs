@@ -1,10 +1,10 @@
 //! Numbers as operators write and read them: rates, counts, sizes.
 
 /// What `max` stands for, in points per second: far above what any machine sends, so that nothing but the receivers and
-/// the network limits. It is a rate like any other, not zero with a meaning of its own.
-pub(crate) const RATE_MAX: u64 = 1_000_000_000;
+/// the network limits, and what every node that replays takes. It is a rate like any other, not zero with a meaning of its own.
+pub(crate) const RATE_MAX: u64 = 100_000_000;
 
-const FACTORS: [(char, u128); 4] = [('k', 1_000), ('K', 1_000), ('M', 1_000_000), ('G', 1_000_000_000)];
+const FACTORS: [(char, u128); 3] = [('k', 1_000), ('K', 1_000), ('M', 1_000_000)];
 /// More digits behind the point than any rate needs; the arithmetic below stays far from its bounds.
 const FRACTION_DIGITS_MAX: usize = 9;
 
@@ -54,7 +54,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
 }
 
 const PAUSING: &str = "pausing is `spillway replay pause`";
-const LIMIT: &str = "a rate is at most 1G/s; say max for no ceiling";
+const LIMIT: &str = "a rate is at most 100M/s; say max for no ceiling";
 
 /// As [`parse_rate`] takes it back.
 pub(crate) fn rate(points: u64) -> String {
@@ -116,7 +116,7 @@ mod tests {
             ("0.5k", 500),
             ("1.50", 1),
             ("1", 1),
-            ("1G/s", RATE_MAX),
+            ("100M/s", RATE_MAX),
             (" max ", RATE_MAX),
         ] {
             check(text, Ok(points));
@@ -134,11 +134,12 @@ mod tests {
         for text in ["-1", "-50k/s", "-0"] {
             check(text, Err("is negative"));
         }
-        for text in ["1.1G", "99999999999999999999999999G", "1001M/s", "1.0000000001", "18446744073709551616"] {
+        for text in ["100.1M", "99999999999999999999999999M", "1001M/s", "1.0000000001", "18446744073709551616"] {
             check(text, Err("is absurd"));
         }
         let others = [
-            "", "/s", "nan", "NaN/s", "inf", "-inf", "1e9", "50/m", "50 k", "k", ".5k", "5.", "1_", "_1", "1.2.3", "５",
+            "", "/s", "nan", "NaN/s", "inf", "-inf", "1e9", "50/m", "50 k", "1G", "k", ".5k", "5.", "1_", "_1",
+            "1.2.3", "５",
         ];
         for text in others {
             check(text, Err("is no rate: it is points per second"));
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_is_shown_reads_back() {
-        for points in [1, 50_000, 999_999_999, RATE_MAX] {
+        for points in [1, 50_000, 99_999_999, RATE_MAX] {
             assert_eq!(parse_rate(&rate(points)), Ok(points));
         }
         assert_eq!(rate(u64::MAX), "max");

@@ -80,12 +80,31 @@ fn page(path: &str, lane: u16, from: u64, limit: u64) -> Request {
     Request::read(format!("{path}?lane={lane}&from={from}&limit={limit}"))
 }
 
-/// Where the next page begins. A node whose pages do not get on must not keep a client for ever.
-fn next_page(node: &Node, from: u64, next: Option<u64>) -> Result<Option<u64>, Fault> {
-    match next {
-        Some(next) if next <= from => {
-            Err(Fault::Silent(format!("{}: the page after ordinal {from} begins at {next}", node.admin)))
+/// Goes through the pages of a lane. A page may be empty: a node reads for a slice of time only. But a node whose pages do
+/// not get on must not keep a client for ever.
+#[derive(Debug)]
+struct Pages {
+    from: u64,
+    stood_still: u32,
+}
+
+impl Pages {
+    /// So many pages without a step are a slow disk; more are a fault of the node.
+    const STAND_STILL_MAX: u32 = 20;
+
+    fn begin(from: u64) -> Pages {
+        Pages { from, stood_still: 0 }
+    }
+
+    /// Whether there is a further page, given what the last one said.
+    fn go_on(&mut self, node: &Node, next: Option<u64>) -> Result<bool, Fault> {
+        let Some(next) = next else { return Ok(false) };
+        self.stood_still = if next > self.from { 0 } else { self.stood_still + 1 };
+        if next < self.from || self.stood_still > Pages::STAND_STILL_MAX {
+            let (address, from) = (node.admin, self.from);
+            return Err(Fault::Silent(format!("{address}: the page after ordinal {from} begins at {next}")));
         }
-        other => Ok(other),
+        self.from = next;
+        Ok(true)
     }
 }

@@ -224,11 +224,18 @@ pub struct Final {
     pub flush: Duration,
     /// Bound of the state held in memory.
     pub memory_bytes: usize,
+    /// Bound of the state on disk, per node.
+    pub quota_bytes: u64,
 }
 
 impl Default for Final {
     fn default() -> Final {
-        Final { horizon: Duration::from_secs(24 * 3600), flush: Duration::from_millis(500), memory_bytes: 1 << 30 }
+        Final {
+            horizon: Duration::from_secs(24 * 3600),
+            flush: Duration::from_millis(500),
+            memory_bytes: 1 << 30,
+            quota_bytes: 50 << 30,
+        }
     }
 }
 

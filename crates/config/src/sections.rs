@@ -62,6 +62,7 @@ pub(crate) fn final_(mut section: Section<'_, '_>) -> Final {
         horizon: section.within("horizon", default.horizon, Duration::from_secs(60)..=90 * 24 * HOUR),
         flush: section.within("flush", default.flush, 10 * MS..=10 * SECOND),
         memory_bytes: memory(&mut section, "memory", default.memory_bytes, 16 * MIB, TIB),
+        quota_bytes: section.within("quota", Bytes(default.quota_bytes), Bytes(256 * MIB)..=Bytes(1024 * TIB)).0,
     };
     section.finish();
     read

@@ -18,8 +18,9 @@ pub const PROOF: Duration = Duration::from_secs(10);
 const GAP: Duration = Duration::from_secs(5);
 
 /// The attempts on one peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Backoff {
+    base: Duration,
     attempts: u32,
     /// First and latest acknowledgement of the stretch of progress that goes on.
     progress: Option<(Mono, Mono)>,
@@ -28,7 +29,17 @@ pub struct Backoff {
 impl Backoff {
     /// A peer that was never tried.
     pub fn new() -> Backoff {
-        Backoff::default()
+        Backoff::from(BASE)
+    }
+
+    /// The same with another first wait.
+    pub fn from(base: Duration) -> Backoff {
+        Backoff { base, attempts: 0, progress: None }
+    }
+
+    /// Forgets the failures: the peer has proved itself in another way, such as by a receipt.
+    pub fn forget(&mut self) {
+        self.attempts = 0;
     }
 
     /// Counts a failed attempt, or a connection that broke, and gives the wait before the next.
@@ -63,7 +74,13 @@ impl Backoff {
 
     /// The longest the next wait can be.
     fn ceiling(&self) -> Duration {
-        BASE.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(CAP)
+        self.base.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(CAP)
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Backoff {
+        Backoff::new()
     }
 }
 
@@ -115,6 +132,15 @@ mod tests {
         assert_eq!(backoff_after(&[0, 4_000, 8_000, 9_999]), 5, "not long enough");
         assert_eq!(backoff_after(&[0, 4_000, 8_000, 10_000]), 1, "long enough");
         assert_eq!(backoff_after(&[0, 30_000]), 5, "a silence of 30 s is no progress");
+    }
+
+    #[test]
+    fn a_proof_of_another_kind_forgets_failures_and_another_base_scales_the_wait() {
+        let mut backoff = Backoff::from(Duration::from_millis(8));
+        assert_eq!(backoff.on_failure(u64::MAX).as_millis(), 8);
+        assert_eq!(backoff.on_failure(u64::MAX).as_millis(), 16);
+        backoff.forget();
+        assert_eq!(backoff.on_failure(u64::MAX).as_millis(), 8);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! in as arguments, effects go out as values. So the same code runs in the binaries and under a simulator.
 //!
 //! Inside the crate the order is: `time pattern tags line series ring sketch` < `partial rule deltas window route batch
-//! verdict wire ivset` < `pool restart backoff recv` < the machines `relay`, `partial_node`, `final_node`,
-//! `store_link`. A module uses what stands left of it, never right.
+//! verdict wire ivset` < `pool restart backoff recv pace spill` < the machines `relay`, `partial_node`,
+//! `final_node`, `store_link`, `replay`. A module uses what stands left of it, never right.
 
 pub mod backoff;
 pub mod batch;
@@ -13,6 +13,7 @@ pub mod deltas;
 pub mod final_node;
 pub mod ivset;
 pub mod line;
+pub mod pace;
 pub mod partial;
 pub mod partial_node;
 pub mod pattern;
@@ -25,6 +26,7 @@ pub mod route;
 pub mod rule;
 pub mod series;
 pub mod sketch;
+pub mod spill;
 pub mod store_link;
 pub mod tags;
 pub mod time;

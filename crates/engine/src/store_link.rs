@@ -30,9 +30,11 @@
 //! 7. *The store closes by itself at the moment of our half-close*: its FIN is no receipt. The shell must tell the two
 //!    apart (see `output`), the machine takes `PeerClosed` in any state as a loss.
 //!
-//! **Memory.** At most `retain_bytes` and one block are held. Over it copies go first, then a rotation is forced, then, if
-//! the store took anything new within `ack_timeout`, [`StoreLink::accepts`] says no; otherwise the oldest unsent block is
-//! dropped and counted.
+//! 8. *A block that the spill took* comes later, by a replay or because the spill gave it back, like a block that was
+//!    offered again; an older value that is re-asserted after that stays. Only raw lines can meet this, where one (series, timestamp) is written twice.
+//!
+//! **Memory.** At most `retain_bytes` and one block are held. Over it copies go first, then a rotation is forced; what
+//! comes then, see [`Overflow`] and, for the spill, `spill`.
 //!
 //! The machine survives its shell: after a crash of the shell the connection is gone, so the shell begins with `Reset`.
 
@@ -41,17 +43,21 @@ mod log;
 #[cfg(test)]
 mod model;
 mod settings;
+mod spill;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use self::books::{Books, Counters};
+pub use self::books::{Books, Counters, Progress};
 use self::log::Log;
-pub use self::settings::Settings;
+pub use self::settings::{Overflow, Settings};
+pub use self::spill::Due;
+pub use self::words::{Command, Event, Phase, Receipts};
+use crate::backoff::{self, Backoff};
 use crate::time::Mono;
 
 /// Whole canonical lines, each with its LF, in the order in which the store shall see them.
@@ -61,67 +67,6 @@ pub struct Block {
     pub bytes: Bytes,
     /// How many lines.
     pub points: u32,
-}
-
-/// What happened to the connection. Offers and pulls are methods, because they answer at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The connection asked for by [`Command::Connect`] stands.
-    Connected,
-    /// It does not.
-    ConnectFailed,
-    /// The kernel took bytes; the first `blocks` blocks of the hand are in it wholly. Zero: only a part of one.
-    Written {
-        /// How many blocks.
-        blocks: usize,
-    },
-    /// EOF that is no answer to our half-close.
-    PeerClosed,
-    /// The connection broke, or the shell that owned it did.
-    Reset,
-    /// EOF in answer to our half-close: the store has read everything.
-    Fin,
-    /// Time has passed, see [`StoreLink::next_deadline`].
-    Tick,
-    /// Shutdown: takes no more, half-closes when all is written.
-    Drain,
-}
-
-/// What the shell owes the world. Done in order, before the next event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Open a connection; answer with `Connected` or `ConnectFailed`.
-    Connect,
-    /// `shutdown(WR)`; answer with `Fin`, `PeerClosed` or `Reset`.
-    HalfClose,
-    /// Forget the connection, with whatever it still holds.
-    Close,
-}
-
-/// Whether the store answers a half-close.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receipts {
-    /// No rotation has told yet.
-    Unknown,
-    /// At least one FIN came.
-    Supported,
-    /// Two rotations in a row gave no FIN and none ever did.
-    Unsupported,
-}
-
-/// The state of the connection, for status pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Waiting to connect.
-    Disconnected,
-    /// Connecting.
-    Connecting,
-    /// Writing.
-    Open,
-    /// Half-closed, waiting for the receipt.
-    AwaitingReceipt,
-    /// Shut down, with nothing left to write.
-    Drained,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +91,12 @@ pub struct StoreLink {
     rotate_now: bool,
     draining: bool,
     progress_at: Option<Mono>,
-    attempts: u32,
+    /// Since when there has been no connection, rotations included.
+    away_since: Option<Mono>,
+    spill_able: bool,
+    /// Shutdown: nothing is sent any more, what is not confirmed is for the spill.
+    to_spill: bool,
+    backoff: Backoff,
     random: u64,
     counters: Counters,
 }
@@ -164,7 +114,10 @@ impl StoreLink {
             rotate_now: false,
             draining: false,
             progress_at: None,
-            attempts: 0,
+            away_since: None,
+            spill_able: false,
+            to_spill: false,
+            backoff: Backoff::from(settings.backoff_base),
             random: seed,
             counters: Counters::default(),
         }
@@ -198,7 +151,13 @@ impl StoreLink {
             Receipts::Unsupported => self.log.copy_bytes() + self.log.unreceipted_bytes(),
         };
         let held_bytes = self.log.bytes() - releasable;
-        !self.draining && (held_bytes < self.settings.retain_bytes || !self.is_progressing(now))
+        let retain = self.settings.retain_bytes;
+        let has_room = match self.settings.overflow {
+            Overflow::Refuse => held_bytes < retain,
+            Overflow::Spill if self.spill_able => held_bytes + self.log.taken_bytes() < retain + retain / 8,
+            Overflow::DropOldest | Overflow::Spill => held_bytes < retain || !self.is_progressing(now),
+        };
+        has_room && !self.draining
     }
 
     /// Whether the link is being shut down, so that it takes no block any more.
@@ -271,9 +230,14 @@ impl StoreLink {
         self.receipts
     }
 
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        self.log.progress()
+    }
+
     /// Bytes of all blocks held.
     pub fn held_bytes(&self) -> u64 {
-        self.log.bytes()
+        self.log.bytes() + self.log.taken_bytes()
     }
 
     /// Where the connection stands.
@@ -291,6 +255,7 @@ impl StoreLink {
         if matches!(self.state, State::Connecting) {
             self.state = State::Open { since: now, first_write: None };
             self.counters.connects += 1;
+            self.away_since = None;
             self.rotate_now = false;
         }
     }
@@ -319,7 +284,7 @@ impl StoreLink {
             self.counters.receipts += 1;
             self.receipts = Receipts::Supported;
             self.missed = 0;
-            self.attempts = 0;
+            self.backoff.forget();
             self.progress_at = Some(now);
             self.commands.push_back(Command::Close);
             self.state = State::Disconnected { until: now };
@@ -349,8 +314,8 @@ impl StoreLink {
         match self.state {
             State::Disconnected { .. } | State::Connecting | State::Drained => return false,
             State::Open { since, .. } => {
-                if now.since(since) >= self.settings.backoff_reset {
-                    self.attempts = 0;
+                if now.since(since) >= backoff::PROOF {
+                    self.backoff.forget();
                 }
             }
             State::HalfClosed { .. } => {}
@@ -383,13 +348,9 @@ impl StoreLink {
         (!self.draining).then(|| now + self.settings.linger)
     }
 
-    /// Full jitter (FAULTS A9): any time between now and the doubled base.
     fn back_off(&mut self, now: Mono) {
-        let doubled = self.settings.backoff_base.saturating_mul(1 << self.attempts.min(20));
-        let ceiling = doubled.min(self.settings.backoff_cap).as_nanos();
-        let draw = (u128::from(self.next_random()) * ceiling) >> 64;
-        self.attempts = self.attempts.saturating_add(1);
-        self.state = State::Disconnected { until: now + Duration::from_nanos(u64::try_from(draw).unwrap_or(u64::MAX)) };
+        let random = self.next_random();
+        self.state = State::Disconnected { until: now + self.backoff.on_failure(random) };
     }
 
     /// splitmix64.
@@ -405,9 +366,10 @@ impl StoreLink {
     fn step(&mut self, now: Mono) {
         match self.state {
             State::Disconnected { until } => {
+                self.away_since.get_or_insert(now);
                 if self.draining && self.is_settled() {
                     self.state = State::Drained;
-                } else if until <= now {
+                } else if until <= now && !self.to_spill {
                     self.commands.push_back(Command::Connect);
                     self.state = State::Connecting;
                 }
@@ -453,14 +415,15 @@ impl StoreLink {
 
     /// Nothing is left that this link could still do for what it holds.
     fn is_settled(&self) -> bool {
-        match self.receipts {
-            Receipts::Unknown | Receipts::Supported => self.log.all_written() && !self.log.has_unreceipted(),
-            Receipts::Unsupported => self.log.all_written(),
-        }
+        let has_its_receipts = match self.receipts {
+            Receipts::Unknown | Receipts::Supported => !self.log.has_unreceipted(),
+            Receipts::Unsupported => true,
+        };
+        has_its_receipts && self.log.all_written() && self.log.taken_bytes() == 0
     }
 
     fn make_room(&mut self, now: Mono) {
-        let limit = self.settings.retain_bytes;
+        let limit = self.settings.retain_bytes.saturating_sub(self.log.taken_bytes());
         self.log.give_up_copies(limit);
         match self.receipts {
             Receipts::Unknown | Receipts::Supported => {}
@@ -470,7 +433,15 @@ impl StoreLink {
             return;
         }
         self.ask_for_room(now);
-        while !self.is_progressing(now) && self.log.bytes() > limit && self.log.drop_oldest_owed() {}
+        let spills = match self.settings.overflow {
+            Overflow::Refuse => return,
+            Overflow::DropOldest => false,
+            Overflow::Spill => true,
+        };
+        if spills && self.spill_able {
+            return;
+        }
+        while !self.is_progressing(now) && self.log.bytes() > limit && self.log.drop_oldest_owed(spills) {}
     }
 
     fn ask_for_room(&mut self, now: Mono) {

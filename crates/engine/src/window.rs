@@ -9,8 +9,10 @@
 //!   five seconds for each block, newest windows first.
 //! * The floor ([`Windows::sealed_before`]) only rises. What is older is refused, never merged and never emitted: a
 //!   value of only some of its points would overwrite a good one.
-//! * Blocks that are at rest can leave memory ([`Windows::evict`]) and come back when late data needs them; this keeps
-//!   a horizon of a day within a memory budget. Merging into an absent block is refused until it was restored.
+//! * Blocks whose snapshot is up to date can leave memory ([`Windows::evict`]) and come back when late data, or an
+//!   emission, needs them; this keeps a horizon of a day within a memory budget. What is known of an absent block is its
+//!   [`Rest`]. Merging into it is refused until it was restored.
+//! * A block whose snapshot was damaged is lost, and said to be. If it was emitted, nothing is merged into it again.
 //! * After a crash, blocks come back with [`Windows::restore`] as they were encoded, with what was still to be emitted.
 //!
 //! Timestamps of emitted lines are the start of the window. Blocks are visited in the order of window and rule, keys in
@@ -19,6 +21,7 @@
 mod block;
 mod emit;
 mod names;
+mod rest;
 #[cfg(test)]
 mod tests;
 
@@ -31,7 +34,11 @@ use crate::time::UnixSeconds;
 use block::Block;
 use names::Names;
 
-pub use emit::{Due, Emission, Emitted};
+/// Memory of an absent block: identity, rest, and their share of a tree's node.
+const ABSENT_BYTES: usize = 56;
+
+pub use emit::{Again, Due, Emission, Emitted};
+pub use rest::Rest;
 
 /// One rule's keys in one window. Ordered by time, then by rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +57,9 @@ pub enum Merged {
     TooOld,
     /// The block is not in memory; nothing changed. Restore it, then merge again.
     Absent,
+    /// The block was damaged after it had been emitted; nothing changed. A value of only its later points would
+    /// overwrite a good one.
+    Lost,
 }
 
 /// What left with [`Windows::seal_before`].
@@ -67,10 +77,14 @@ pub struct Sealed {
 #[derive(Debug)]
 pub struct Windows {
     blocks: BTreeMap<BlockId, Block>,
-    /// Blocks that only a snapshot holds, and their points.
-    absent: BTreeMap<BlockId, u64>,
-    /// Blocks that [`Windows::take_emissions`] has to look at.
+    /// Blocks that only a snapshot holds.
+    absent: BTreeMap<BlockId, Rest>,
+    /// Blocks that [`Windows::take_emissions`] has to look at, in memory or not.
     pending: BTreeSet<BlockId>,
+    /// Absent blocks that are due.
+    wanted: BTreeSet<BlockId>,
+    /// Blocks that were damaged after they had been emitted.
+    lost: BTreeSet<BlockId>,
     /// Blocks that differ from their snapshot.
     changed: BTreeSet<BlockId>,
     names: Names,
@@ -85,6 +99,8 @@ impl Windows {
             blocks: BTreeMap::new(),
             absent: BTreeMap::new(),
             pending: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            lost: BTreeSet::new(),
             changed: BTreeSet::new(),
             names: Names::default(),
             sealed_before,
@@ -100,6 +116,9 @@ impl Windows {
         }
         if self.absent.contains_key(&id) {
             return Merged::Absent;
+        }
+        if self.lost.contains(&id) {
+            return Merged::Lost;
         }
         let block = self.blocks.entry(id).or_default();
         let corrected = block.merge(&mut self.names, name, partial);
@@ -131,19 +150,32 @@ impl Windows {
             block.release(&mut self.names);
         }
         let kept = self.absent.split_off(&first_kept);
-        for (id, points) in std::mem::replace(&mut self.absent, kept) {
+        for (id, rest) in std::mem::replace(&mut self.absent, kept) {
             sealed.blocks.push(id);
-            sealed.points = sealed.points.saturating_add(points);
+            sealed.points = sealed.points.saturating_add(rest.points);
+            sealed.unemitted += if rest.dirty { u64::from(rest.keys) } else { 0 };
         }
         self.pending = self.pending.split_off(&first_kept);
+        self.wanted = self.wanted.split_off(&first_kept);
+        self.lost = self.lost.split_off(&first_kept);
         self.changed = self.changed.split_off(&first_kept);
         sealed.blocks.sort_unstable();
         sealed
     }
 
+    /// Whether any block changed since [`Windows::take_changed`].
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Blocks that changed since the last call, for a checkpoint to encode. In order.
     pub fn take_changed(&mut self) -> Vec<BlockId> {
         std::mem::take(&mut self.changed).into_iter().collect()
+    }
+
+    /// Says that the store has lost all snapshots: those of the blocks in memory are to be written again.
+    pub fn mark_all_changed(&mut self) {
+        self.changed.extend(self.blocks.keys());
     }
 
     /// Says that a block's snapshot was not written after all: the next [`Windows::take_changed`] has it again.
@@ -153,48 +185,106 @@ impl Windows {
         }
     }
 
-    /// Appends the snapshot of one block, drawn in `window::block`; `false` and nothing when it is not in memory.
-    pub fn encode_block(&self, id: BlockId, out: &mut Vec<u8>) -> bool {
-        let block = self.blocks.get(&id);
-        if let Some(block) = block {
-            block.encode(&self.names, out);
+    /// Appends the snapshot of one block, drawn in `window::block`, and says what is in it; `None` and nothing when it is
+    /// not in memory. `as_of`: records of the log below this number are in it.
+    pub fn encode_block(&mut self, id: BlockId, as_of: u64, out: &mut Vec<u8>) -> Option<Rest> {
+        let block = self.blocks.get_mut(&id)?;
+        block.as_of = as_of;
+        let start = out.len();
+        block.encode(&self.names, out);
+        block.crc = crc32c::crc32c(out.get(start..).unwrap_or_default());
+        Some(block.rest())
+    }
+
+    /// What the latest snapshot of a block holds, if the block has not changed since.
+    pub fn rest(&self, id: BlockId) -> Option<Rest> {
+        if self.changed.contains(&id) {
+            return None;
         }
-        block.is_some()
+        self.blocks.get(&id).map(Block::rest).or_else(|| self.absent.get(&id).copied())
+    }
+
+    /// Records of the log below this number are in a block already, as its snapshot says; 0 if there is none.
+    pub fn as_of(&self, id: BlockId) -> u64 {
+        let absent = || self.absent.get(&id).map(|rest| rest.as_of);
+        self.blocks.get(&id).map(|block| block.as_of).or_else(absent).unwrap_or(0)
+    }
+
+    /// Keys of a block, in memory or not; 0 if there is none.
+    pub fn keys(&self, id: BlockId) -> u32 {
+        self.blocks.get(&id).map(Block::keys).or_else(|| self.absent.get(&id).map(|rest| rest.keys)).unwrap_or(0)
     }
 
     /// Brings back a block from its snapshot. It must not be in memory; if it is, or if it is below the floor, nothing
     /// happens.
     ///
     /// # Errors
-    /// When the bytes are no snapshot of a block. Nothing has changed then.
+    /// When the bytes are no snapshot of a block, or not the one that its [`Rest`] speaks of. Nothing has changed then.
     pub fn restore(&mut self, id: BlockId, bytes: &[u8]) -> Result<(), DecodeError> {
         if id.window < self.sealed_before || self.blocks.contains_key(&id) {
             return Ok(());
         }
-        let block = Block::decode(&mut self.names, bytes)?;
+        let crc = crc32c::crc32c(bytes);
+        if self.absent.get(&id).is_some_and(|rest| rest.crc != crc) {
+            return Err(DecodeError::Malformed("another snapshot than the one that was written last"));
+        }
+        let mut block = Block::decode(&mut self.names, bytes)?;
+        block.crc = crc;
         if !block.is_at_rest() {
             self.pending.insert(id);
         }
         self.absent.remove(&id);
+        self.wanted.remove(&id);
         self.blocks.insert(id, block);
         Ok(())
     }
 
-    /// Takes a block out of memory, if its snapshot is up to date and it has nothing to emit. `false`: it stays.
+    /// Says that the snapshot of an absent block cannot be read. Returns the points in it; zero if it is not absent.
+    pub fn lose(&mut self, id: BlockId) -> u64 {
+        let Some(rest) = self.absent.remove(&id) else { return 0 };
+        self.pending.remove(&id);
+        self.wanted.remove(&id);
+        if rest.emitted {
+            self.lost.insert(id);
+        }
+        rest.points
+    }
+
+    /// The blocks that were damaged after they had been emitted.
+    pub fn lost(&self) -> impl Iterator<Item = BlockId> {
+        self.lost.iter().copied()
+    }
+
+    /// Says at a start that a block was damaged in a former life.
+    pub fn set_lost(&mut self, id: BlockId) {
+        if id.window >= self.sealed_before {
+            self.lost.insert(id);
+        }
+    }
+
+    /// Takes a block out of memory, if its snapshot is up to date. `false`: it stays.
     pub fn evict(&mut self, id: BlockId) -> bool {
-        if self.changed.contains(&id) || self.pending.contains(&id) {
+        if self.changed.contains(&id) {
             return false;
         }
         let Some(block) = self.blocks.remove(&id) else { return false };
-        self.absent.insert(id, block.points());
+        self.absent.insert(id, block.rest());
         block.release(&mut self.names);
         true
     }
 
-    /// The oldest blocks that [`Windows::evict`] would take, at most `limit`.
-    pub fn at_rest(&self, limit: usize) -> Vec<BlockId> {
-        let rests = |id: &&BlockId| !self.changed.contains(id) && !self.pending.contains(id);
-        self.blocks.keys().filter(rests).take(limit).copied().collect()
+    /// The oldest blocks that [`Windows::evict`] would take, at most `limit`; `all`: also those that are to be emitted
+    /// yet, behind the others.
+    pub fn evictable(&self, limit: usize, all: bool) -> Vec<BlockId> {
+        let written = || self.blocks.keys().filter(|id| !self.changed.contains(id));
+        let at_rest = written().filter(|id| !self.pending.contains(id));
+        let pending = written().filter(|id| all && self.pending.contains(id));
+        at_rest.chain(pending).take(limit).copied().collect()
+    }
+
+    /// Absent blocks that have to be restored before they can be emitted; each is named until it is.
+    pub fn wanted(&self) -> impl Iterator<Item = BlockId> {
+        self.wanted.iter().copied()
     }
 
     /// The start of the oldest window, in memory or not.
@@ -209,25 +299,25 @@ impl Windows {
         self.absent.contains_key(&id)
     }
 
-    /// Says at a start that a snapshot of a block exists which is left on disk. `points`: those in it
-    /// ([`snapshot_points`]).
-    pub fn set_absent(&mut self, id: BlockId, points: u64) {
+    /// Whether any block is left on disk.
+    pub fn has_absent(&self) -> bool {
+        !self.absent.is_empty()
+    }
+
+    /// Says at a start that a snapshot of a block exists which is left on disk.
+    pub fn set_absent(&mut self, id: BlockId, rest: Rest) {
         if id.window >= self.sealed_before && !self.blocks.contains_key(&id) {
-            self.absent.insert(id, points);
+            self.absent.insert(id, rest);
+            if !rest.is_at_rest() {
+                self.pending.insert(id);
+            }
         }
     }
 
-    /// Has every key of the blocks in memory whose window starts in `from..until` emitted once more, for a store that
-    /// may have lost them. Those count as no corrections. Returns how many keys that is.
-    pub fn reassert(&mut self, from: UnixSeconds, until: UnixSeconds) -> u64 {
-        let range = BlockId { window: from, rule: 0 }..BlockId { window: until.max(from), rule: 0 };
-        let mut keys = 0;
-        for (id, block) in self.blocks.range_mut(range) {
-            keys += block.mark_emitted_dirty();
-            self.pending.insert(*id);
-            self.changed.insert(*id);
-        }
-        keys
+    /// Points in all blocks, in memory or not.
+    pub fn points(&self) -> u64 {
+        let live: u64 = self.blocks.values().map(Block::points).sum();
+        live + self.absent.values().map(|rest| rest.points).sum::<u64>()
     }
 
     /// Carries the state over to new rules. `numbers`: for each old rule its new number
@@ -268,12 +358,12 @@ impl Windows {
             }
         }
         let absent = std::mem::take(&mut self.absent);
-        for (id, points) in absent {
+        for (id, rest) in absent {
             if number(id.rule).is_some() {
-                self.absent.insert(id, points);
+                self.absent.insert(id, rest);
             } else {
                 gone.blocks.push(id);
-                gone.points = gone.points.saturating_add(points);
+                gone.points = gone.points.saturating_add(rest.points);
             }
         }
         Ok(gone)
@@ -301,14 +391,14 @@ impl Windows {
     /// Memory held, in bytes, about. Takes time in proportion to the keys in memory when their rules have components
     /// on the heap: for once a checkpoint.
     pub fn bytes(&self) -> usize {
-        self.names.bytes() + self.blocks.values().map(Block::bytes).sum::<usize>() + self.absent.len() * 24
+        self.names.bytes() + self.blocks.values().map(Block::bytes).sum::<usize>() + self.absent.len() * ABSENT_BYTES
     }
 }
 
-/// The points in the snapshot of a block, without restoring it.
+/// What the snapshot of a block holds, without restoring it.
 ///
 /// # Errors
 /// When the bytes are no snapshot of a block.
-pub fn snapshot_points(bytes: &[u8]) -> Result<u64, DecodeError> {
-    block::snapshot_points(bytes)
+pub fn snapshot_rest(bytes: &[u8]) -> Result<Rest, DecodeError> {
+    block::snapshot_rest(bytes)
 }

@@ -8,6 +8,8 @@
 
 mod connection;
 mod dial;
+mod visit;
 
 pub use connection::{DEAD_AFTER, Ended, Handler, Outgoing, PING_EVERY, accept, run, send};
 pub use dial::{Dialer, dial};
+pub use visit::visit;

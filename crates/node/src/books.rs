@@ -9,8 +9,10 @@ pub fn add_store_books(mut ledger: DestinationLedger, books: &Books) -> Destinat
     ledger.delivered += books.delivered;
     ledger.delivered_unconfirmed += books.delivered_unconfirmed;
     ledger.in_flight += books.in_flight;
-    if books.dropped_retain_full > 0 {
-        *ledger.dropped.entry("retain_full".into()).or_default() += books.dropped_retain_full;
+    for (why, n) in [("retain_full", books.dropped_retain_full), ("spill_full", books.dropped_spill_full)] {
+        if n > 0 {
+            *ledger.dropped.entry(why.into()).or_default() += n;
+        }
     }
     ledger
 }

@@ -1,8 +1,8 @@
 //! From the cluster file's sections to the settings of parts.
 
-use config::{Cluster, Output, Sending, Supervise};
+use config::{Cluster, Layer, Output, Sending, Supervise};
 use engine::restart::RestartPolicy;
-use engine::store_link::Settings;
+use engine::store_link::{Overflow, Settings};
 use output::StoreSender;
 use runtime::{Clock, Supervisor};
 
@@ -22,7 +22,9 @@ pub fn start_stores(
     clock: Clock,
 ) -> Result<Vec<Store>, StartError> {
     let addresses = cluster.stores.iter().map(|store| store.addresses.len()).sum();
-    let settings = store_settings(&cluster.output, &cluster.send, addresses);
+    // Who has a spill uses it. All others can bring a line again, so they wait and nothing is dropped.
+    let overflow = if layer == Layer::Relay.as_str() { Overflow::Spill } else { Overflow::Refuse };
+    let settings = Settings { overflow, ..store_settings(&cluster.output, &cluster.send, addresses) };
     let start = |store: &engine::route::StoreSpec| {
         let sender = |(index, address): (usize, &engine::route::StoreAddress)| {
             let name = format!("{layer}.store.{}.{index}", store.name);

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use engine::store_link::{Block, Books, Counters, Event, Phase, Receipts, Settings, StoreLink};
+use engine::store_link::{Block, Books, Counters, Due, Event, Phase, Progress, Receipts, Settings, StoreLink};
 use engine::time::Mono;
 use runtime::{Clock, Supervisor};
 use thiserror::Error;
@@ -167,6 +167,48 @@ impl StoreSender {
     pub fn accepts(&self) -> bool {
         let now = self.shared.now();
         self.shared.held().link.accepts(now)
+    }
+
+    /// How far it is: what was offered, and what of it will never be sent again.
+    pub fn progress(&self) -> Progress {
+        self.shared.held().link.progress()
+    }
+
+    /// What is due for the spill, see [`StoreLink::take_due`].
+    pub fn take_due(&self, now: Mono, max_bytes: u64) -> Vec<Due> {
+        self.shared.held().link.take_due(now, max_bytes)
+    }
+
+    /// Whether [`StoreSender::take_due`] has something.
+    pub fn has_due(&self, now: Mono) -> bool {
+        self.shared.held().link.has_due(now)
+    }
+
+    /// Everything that was taken up to `upto_number` is on disk, synced.
+    pub fn spilled(&self, upto_number: u64) {
+        let now = self.shared.now();
+        self.shared.held().link.spilled(now, upto_number);
+        self.shared.room.notify_waiters();
+        self.shared.work.notify_one();
+    }
+
+    /// The spill has nothing in hand any more, see [`StoreLink::spill_restarted`].
+    pub fn spill_restarted(&self) {
+        self.shared.held().link.spill_restarted();
+        self.shared.work.notify_one();
+    }
+
+    /// Whether the spill can take anything.
+    pub fn set_spill(&self, able: bool) {
+        self.shared.held().link.set_spill(able);
+        self.shared.work.notify_one();
+    }
+
+    /// Shutdown without time for receipts: everything not confirmed is due, see [`StoreLink::drain_to_spill`].
+    pub fn drain_to_spill(&self) {
+        let now = self.shared.now();
+        self.shared.held().link.drain_to_spill(now);
+        self.shared.work.notify_one();
     }
 
     /// The books at this moment.

@@ -29,7 +29,13 @@ pub(crate) struct RelayControls {
 
 impl RelayControls {
     fn verdict(&self) -> Verdict {
-        self.keeper.verdict(self.queue.queued_bytes(), self.queue.oldest_age())
+        let verdict = self.keeper.verdict(self.queue.queued_bytes(), self.queue.oldest_age());
+        match self.shared.trouble() {
+            Some(error) if !matches!(verdict, Verdict::Starting | Verdict::Draining) => {
+                Verdict::Degraded { worker: "relay.identity".into(), restarts: 0, error }
+            }
+            Some(_) | None => verdict,
+        }
     }
 
     fn peers(&self) -> Vec<PeerStatus> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::{Worker, WorkerError};
+use tracing::{error, info};
 
 use crate::shared::Shared;
 
@@ -14,6 +15,7 @@ pub(crate) async fn run(worker: Worker, shared: Arc<Shared>) -> Result<(), Worke
     let every = (shared.linger / 4).clamp(Duration::from_millis(2), Duration::from_millis(10));
     let stop = worker.stopping();
     let mut turn = 0u32;
+    let mut told = None;
     while !worker.should_stop() {
         worker.beat();
         worker.failpoint_async("tick").await?;
@@ -24,6 +26,11 @@ pub(crate) async fn run(worker: Worker, shared: Arc<Shared>) -> Result<(), Worke
             let _moving = shared.moving();
             shared.machine().tick(shared.clock.now());
             shared.wake_links();
+            let trouble = shared.trouble();
+            if trouble != told {
+                tell(&shared, trouble.as_deref());
+                told = trouble;
+            }
         }
         tokio::select! {
             biased;
@@ -32,4 +39,12 @@ pub(crate) async fn run(worker: Worker, shared: Arc<Shared>) -> Result<(), Worke
         }
     }
     Ok(())
+}
+
+/// A trouble is said once, when it begins and when it ends.
+fn tell(shared: &Shared, trouble: Option<&str>) {
+    match trouble {
+        Some(why) => error!(node = %shared.node, why, "no points are taken"),
+        None => info!(node = %shared.node, "points are taken again"),
+    }
 }

@@ -15,6 +15,7 @@ mod bad;
 mod books;
 mod controls;
 mod decide;
+mod doubt;
 mod ingest;
 mod keeper;
 mod lanes;

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::bad::BadLines;
 use crate::decide::{Decider, Nowhere};
+use crate::doubt::Doubt;
 use crate::lanes::{Lane, Lanes, Open, Run, Sealed};
 
 /// Totals since the node's start.
@@ -93,6 +94,7 @@ pub(crate) struct Shared {
     /// Whether clients are read; see [`Shared::look_for_room`].
     pub(crate) accepting: AtomicBool,
     pub(crate) draining: AtomicBool,
+    pub(crate) doubt: Doubt,
     machine: Mutex<Relay>,
     /// Whoever moves points from one class of the books to another holds it for reading; who reads the books holds it
     /// for writing, and so sees no point twice or not at all.
@@ -133,6 +135,7 @@ impl Shared {
             buffers: Buffers::default(),
             accepting: AtomicBool::new(true),
             draining: AtomicBool::new(false),
+            doubt: Doubt::default(),
             machine: Mutex::new(parts.machine),
             gate: RwLock::new(()),
         }
@@ -185,7 +188,7 @@ impl Shared {
             }
             Some(Sealed::Block(store, address, block)) => {
                 if let Err(refused) = self.stores[store].senders[address].try_offer(block) {
-                    open.put_back(&refused.into_block(), since);
+                    open.put_back(refused.into_block(), since);
                     self.accepting.store(false, Ordering::Relaxed);
                 }
             }
@@ -204,10 +207,18 @@ impl Shared {
         }
     }
 
-    /// Decides whether clients are read on: every destination must have room, or be so stuck that it drops its oldest.
+    /// Why no point may be taken, whatever the room: see [`Doubt`].
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let disowned = self.machine().disowned();
+        self.doubt.trouble(self.clock.now(), &self.peers, disowned)
+    }
+
+    /// Decides whether clients are read on: every destination must have room, or a spill that keeps up, or be so stuck
+    /// that it drops its oldest.
     pub(crate) fn look_for_room(&self) {
         let now = self.clock.now();
         let room = self.machine().accepts(now)
+            && self.trouble().is_none()
             && self.stores.iter().flat_map(|store| &store.senders).all(StoreSender::accepts);
         self.accepting.store(room, Ordering::Relaxed);
     }

@@ -13,12 +13,14 @@ use engine::pool;
 use engine::relay::{Relay, Settings};
 use engine::route::RouteTable;
 use engine::rule::RuleSet;
+use engine::wire::{Hello, PROTOCOL, Role};
 use node::{StartError, Store, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
 use runtime::net;
 use runtime::queue::{Receiver, Sender, byte_queue};
 use runtime::{Clock, Supervisor, Worker};
 use telemetry::Telemetry;
+use tracing::info;
 
 use crate::controls::RelayControls;
 use crate::decide::Decider;
@@ -89,7 +91,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let admin_listener = net::listen(me.admin, 128)?;
     let graphite = listener.local_addr().map_err(io_error("the listener"))?;
     let data = DataDir::open(&me.data)?;
-    let identity = data.identity(clock.unix())?;
+    let identity = data.identity_above(clock.unix(), |sender| known_of(sender, cluster, me, clock))?;
     let incarnation = Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce };
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
@@ -121,6 +123,30 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, _data: data })
 }
 
+/// How long a start may wait for peers that are away.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
+
+/// The highest epoch that the aggregators know of this sender; zero if none, or if nobody answers. Blocks for at most
+/// [`ASK_WITHIN`].
+fn known_of(sender: u64, cluster: &Cluster, me: &Node, clock: Clock) -> u32 {
+    let layers = [Layer::Final, Layer::Partial];
+    let addrs: Vec<SocketAddr> =
+        layers.into_iter().flat_map(|layer| cluster.layer(layer)).filter_map(|node| node.link).collect();
+    let hello = Hello {
+        protocol: PROTOCOL,
+        role: Role::Visitor,
+        cluster: cluster.name.clone(),
+        node: me.name.clone(),
+        incarnation: Incarnation { sender, epoch: 0, nonce: 0 },
+        versions: Versions::default(),
+        partitions: cluster.partitions,
+    };
+    let answers = link::visit(&addrs, &hello, ASK_WITHIN, clock);
+    let known = answers.iter().map(|answer| answer.known_epoch.max(answer.retired)).max().unwrap_or(0);
+    info!(node = %me.name, asked = addrs.len(), answered = answers.len(), known, "asked for this node's epochs");
+    known
+}
+
 /// The nodes that take batches: the partial layer, or the final one where there is no partial.
 fn peers(cluster: &Cluster) -> (Vec<String>, Vec<SocketAddr>) {
     let layer = if cluster.layer(Layer::Partial).next().is_some() { Layer::Partial } else { Layer::Final };
@@ -146,7 +172,11 @@ fn share(
         peers: peers.to_vec(),
         ack_timeout: cluster.send.ack_timeout,
         retain_bytes: cluster.send.retain_bytes as u64,
+        journal: cluster.send.journal,
     };
+    let mut machine = Relay::new(settings, clock.now());
+    // Until the spill is there to say it: it holds nothing.
+    machine.set_spilled(None, None);
     let addresses: Vec<usize> = stores.iter().map(|store| store.senders.len()).collect();
     let greeting = Greeting { cluster: cluster.name.clone(), incarnation, versions, partitions: cluster.partitions };
     let parts = Parts {
@@ -163,7 +193,7 @@ fn share(
         decider: Decider::new(routes, rules, cluster.partitions),
         stores,
         peers: peers.to_vec(),
-        machine: Relay::new(settings, clock.now()),
+        machine,
     };
     Ok((Shared::new(parts), greeting))
 }

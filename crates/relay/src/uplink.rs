@@ -8,10 +8,10 @@ use engine::batch::{Incarnation, Versions};
 use engine::relay::Peer;
 use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
-use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, Role};
+use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Dialer, Ended, Handler, Outgoing};
 use tokio::sync::Notify;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::shared::{Shared, locked};
 
@@ -96,7 +96,7 @@ impl Handler for Uplink {
                 self.shared.machine().nack(now, self.peer, id, reason);
             }
             Frame::Verdict(verdict) => *locked(&self.verdict) = Some(verdict),
-            Frame::Drain => self.shared.machine().peer_draining(self.peer),
+            Frame::Drain => self.shared.machine().peer_draining(now, self.peer),
             Frame::Ping { echo } => locked(&self.pongs).push(echo),
             Frame::Hello(_)
             | Frame::HelloOk(_)
@@ -160,15 +160,30 @@ impl Dialer for Uplink {
         self.up.store(true, Ordering::Relaxed);
         self.watermark_at.store(0, Ordering::Relaxed);
         locked(&self.pongs).clear();
-        self.shared.machine().link_up(self.peer, welcome.window_bytes);
+        self.shared.doubt.welcomed(self.peer);
+        self.shared.machine().link_up(self.shared.clock.now(), self.peer, welcome.window_bytes);
         self.shared.wake_links();
     }
 
     fn down(&self, why: &Ended) {
         *locked(&self.verdict) = None;
         let was_up = self.up.swap(false, Ordering::Relaxed);
-        if matches!(why, Ended::Refused(_)) {
-            error!(node = %self.shared.node, peer = %self.shared.peers[self.peer], %why, "link refused");
+        let (node, peer) = (&self.shared.node, &self.shared.peers[self.peer]);
+        match why {
+            // It may be the end of our former life that the peer has not noticed; if not, the verdict says so.
+            Ended::Refused(RefuseReason::DuplicateSender) => {
+                if self.shared.doubt.refused(self.shared.clock.now(), self.peer) {
+                    warn!(%node, %peer, %why, "link refused");
+                }
+            }
+            Ended::Refused(_) => error!(%node, %peer, %why, "link refused"),
+            Ended::Closed
+            | Ended::Frame(_)
+            | Ended::Io(_)
+            | Ended::Silent(_)
+            | Ended::NoHello(_)
+            | Ended::Unexpected(_)
+            | Ended::Stopping => {}
         }
         *locked(&self.last_error) = Some(why.to_string());
         if was_up {

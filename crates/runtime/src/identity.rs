@@ -1,8 +1,9 @@
 //! Who a node is to its peers, over all its lives.
 //!
-//! A batch is `(sender, epoch, seq)`, and a final node merges each once. So an epoch must never be used twice, also when
-//! the data directory is restored from a backup: it is `max(persisted + 1, unix seconds)`, and on disk before the first
-//! batch exists. The nonce tells two running nodes with one (cloned) identity apart.
+//! A batch is `(sender, epoch, seq)`, and a final node merges each once. So an epoch must never be used twice: it is
+//! `max(persisted + 1, unix seconds, known + 1)`, and on disk before the first batch exists. The clock's term heals a data
+//! directory that was restored from a backup; what the cluster knows of the sender ([`DataDir::identity_above`]) heals one
+//! whose clock has gone back as well. The nonce tells two running nodes with one (cloned) identity apart.
 //!
 //! File `identity`, text, replaced as a whole:
 //!
@@ -44,7 +45,10 @@ pub enum IdentityError {
          starts as a new sender; otherwise restore the file"
     )]
     Damaged { path: PathBuf, reason: String },
-    #[error("{path} holds the last epoch there is; delete it and the node starts as a new sender")]
+    #[error(
+        "no epoch is left above the one that {path} holds or the cluster knows (`node forget` takes them all); delete \
+         the file and the node starts as a new sender"
+    )]
     Exhausted { path: PathBuf },
     #[error("{action} {path}; the node needs a data directory that it can write to")]
     Io {
@@ -105,21 +109,19 @@ impl DataDir {
     /// # Errors
     /// When the file is damaged (nothing is changed then), or cannot be written.
     pub fn identity(&self, now: UnixSeconds) -> Result<Identity, IdentityError> {
+        self.identity_above(now, |_| 0)
+    }
+
+    /// The same, above what others know of this sender. `known`: asks them; it is given the sender and gives the highest
+    /// epoch that they have seen or retired, zero if none. Not called for a new sender, of whom nobody can know.
+    ///
+    /// # Errors
+    /// As [`DataDir::identity`].
+    pub fn identity_above(&self, now: UnixSeconds, known: impl FnOnce(u64) -> u32) -> Result<Identity, IdentityError> {
         let path = self.path.join("identity");
-        let persisted = match fs::read_to_string(&path) {
-            Ok(text) => {
-                let read = parse(&text);
-                Some(read.map_err(|reason| IdentityError::Damaged { path: path.clone(), reason })?)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(IdentityError::Damaged { path, reason: "not text".to_owned() });
-            }
-            Err(error) => return Err(failed("read", &path)(error)),
-        };
-        let (sender, epoch) = match persisted {
+        let (sender, epoch) = match self.persisted(&path)? {
             None => (random_u64().map_err(IdentityError::Randomness)?, now.0),
-            Some((sender, epoch)) => match epoch.checked_add(1) {
+            Some((sender, epoch)) => match epoch.max(known(sender)).checked_add(1) {
                 Some(next) => (sender, next.max(now.0)),
                 None => return Err(IdentityError::Exhausted { path }),
             },
@@ -127,6 +129,21 @@ impl DataDir {
         let nonce = random_u64().map_err(IdentityError::Randomness)?;
         self.persist(&path, sender, epoch)?;
         Ok(Identity { sender, epoch, nonce })
+    }
+
+    /// Sender and epoch of the life before; `None` before the first.
+    fn persisted(&self, path: &Path) -> Result<Option<(u64, u32)>, IdentityError> {
+        match fs::read_to_string(path) {
+            Ok(text) => match parse(&text) {
+                Ok(read) => Ok(Some(read)),
+                Err(reason) => Err(IdentityError::Damaged { path: path.to_owned(), reason }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(IdentityError::Damaged { path: path.to_owned(), reason: "not text".to_owned() })
+            }
+            Err(error) => Err(failed("read", path)(error)),
+        }
     }
 
     /// Replaces the file: after a crash at any instant it is the old or the new one, whole.

@@ -12,6 +12,7 @@ mod connection_set;
 pub mod failpoints;
 pub mod identity;
 pub mod net;
+pub mod pacer;
 pub mod queue;
 mod random;
 pub mod signals;

@@ -19,7 +19,9 @@ pub(crate) fn when_opening(error: &Error, path: &Path) -> StoreError {
 /// An error of an open store at `path` that occupies `used_bytes`.
 pub(crate) fn when_open(doing: &'static str, error: &Error, path: &Path, used_bytes: u64) -> StoreError {
     let text: &str = error.as_ref();
-    if error.kind() == ErrorKind::Corruption {
+    // A table that was removed: "IO error: No such file or directory: While open a file ...: <path>/000012.sst: ...".
+    let is_table_missing = text.contains("No such file or directory") && text.contains(".sst");
+    if error.kind() == ErrorKind::Corruption || is_table_missing {
         StoreError::Corrupt { place: path.display().to_string(), detail: text.to_owned() }
     } else if error.kind() == ErrorKind::Incomplete {
         // "Write stall": what `no_slowdown` answers instead of blocking.

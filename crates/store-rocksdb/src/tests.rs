@@ -52,10 +52,34 @@ fn names_and_lengths(folder: &Path) -> BTreeMap<OsString, u64> {
         .collect()
 }
 
+/// The files with this extension, oldest first.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
+    paths.sort();
+    paths
+}
+
 /// The newest file with this extension.
 fn newest_file(folder: &Path, extension: &str) -> PathBuf {
-    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    paths.filter(|path| path.extension().is_some_and(|found| found == extension)).max().unwrap()
+    files(folder, extension).pop().unwrap()
+}
+
+/// Flips bits in the middle of each of these entries' values in the tables of a closed store. Nothing is compressed.
+fn damage_values(path: &Path, entries: &[(&[u8], &[u8])]) {
+    for (key, value) in entries {
+        let mut places = 0;
+        for table in files(path, "sst") {
+            let mut bytes = fs::read(&table).unwrap();
+            if let Some(at) = bytes.windows(64).position(|window| window == &value[..64]) {
+                bytes[at + value.len() / 2] ^= 0x55;
+                fs::write(&table, bytes).unwrap();
+                places += 1;
+            }
+        }
+        assert_eq!(places, 1, "places at which the value of {key:?} was found in tables");
+    }
 }
 
 struct Disk {
@@ -65,8 +89,8 @@ struct Disk {
 }
 
 impl Disk {
-    fn new() -> Disk {
-        Disk { folder: Folder::new(), stores: 0, options: AMPLE }
+    fn new(families: &'static [u8]) -> Disk {
+        Disk { folder: Folder::new(), stores: 0, options: Options { families, ..AMPLE } }
     }
 
     fn current(&self) -> PathBuf {
@@ -97,13 +121,28 @@ impl Harness for Disk {
     }
 
     fn fresh_with_quota(&mut self, quota_bytes: u64) -> Box<dyn Store> {
-        self.options = Options { families: &[], quota_bytes };
+        self.options.quota_bytes = quota_bytes;
         self.stores += 1;
+        self.open()
+    }
+
+    fn damage(&mut self, store: Box<dyn Store>, entries: &[(&[u8], &[u8])]) -> Box<dyn Store> {
+        drop(store);
+        // Recovery writes what is in the log into tables.
+        drop(self.open());
+        damage_values(&self.current(), entries);
         self.open()
     }
 }
 
-store::conformance_tests!(Disk::new());
+mod with_one_family_for_all {
+    store::conformance_tests!(super::Disk::new(&[]));
+}
+
+/// Bytes of most cases, some of them in families of their own.
+mod with_families {
+    store::conformance_tests!(super::Disk::new(b"bdx\x00\x80\x81\x90"));
+}
 
 fn put(key: &[u8], value: &[u8]) -> WriteBatch {
     let mut batch = WriteBatch::new();
@@ -185,7 +224,7 @@ fn a_damaged_table_ends_a_scan_with_an_error_after_right_entries() {
     for n in 0..1_000_u32 {
         store.write(&put(&n.to_be_bytes(), &[7; 1_000])).unwrap();
     }
-    store.switch_memtable(true).unwrap();
+    store.switch(&[None], true).unwrap();
     drop(store);
     let table = newest_file(&path, "sst");
     let mut bytes = fs::read(&table).unwrap();
@@ -236,12 +275,12 @@ fn every_log_file_but_the_newest_is_whole_while_memtables_are_switched() {
     let value = vec![7_u8; 64 << 10];
     let mut switched = 0;
     for n in 0..1_024_u32 {
-        let before = store.memtable_bytes;
+        let before = store.memtables.bytes_of(None);
         while let Err(error) = store.write(&put(&n.to_be_bytes(), &value)) {
             // Flushing is slower than writing on a loaded machine; the same batch is written again.
             assert!(matches!(error, StoreError::Busy), "{error}");
         }
-        if store.memtable_bytes < before {
+        if store.memtables.bytes_of(None) < before {
             switched += 1;
         }
         let active = store.db.property_int_value(properties::CUR_SIZE_ACTIVE_MEM_TABLE).unwrap().unwrap();
@@ -272,9 +311,9 @@ fn small_entries_are_counted_at_least_as_large_as_a_memtable_has_them() {
     let active = store.db.property_int_value(properties::CUR_SIZE_ACTIVE_MEM_TABLE).unwrap().unwrap();
     // RocksDB takes memory for a memtable in blocks of 1 MiB.
     assert!(
-        active <= store.memtable_bytes + (1 << 20),
+        active <= store.memtables.bytes_of(None) + (1 << 20),
         "{active} bytes in the memtable, {} counted",
-        store.memtable_bytes
+        store.memtables.bytes_of(None)
     );
 }
 
@@ -287,7 +326,7 @@ fn deletes_of_what_is_in_tables_make_room_at_the_quota() {
     for n in 0..512_u32 {
         store.write(&put(&n.to_be_bytes(), &value)).unwrap();
     }
-    store.switch_memtable(true).unwrap();
+    store.switch(&[None], true).unwrap();
     let mut batch = WriteBatch::new();
     for n in 0..512_u32 {
         batch.delete(&n.to_be_bytes());

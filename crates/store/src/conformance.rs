@@ -6,9 +6,11 @@
 #![allow(clippy::missing_panics_doc, reason = "every function here is a test, and a test fails by panicking")]
 
 mod cases;
+mod forget_and_salvage;
 mod model;
 
 pub use cases::*;
+pub use forget_and_salvage::*;
 pub use model::random_histories_match_a_model;
 
 use crate::{Store, StoreError, WriteBatch};
@@ -28,6 +30,9 @@ pub trait Harness {
 
     /// Opens a new, empty store with a quota of `quota_bytes`.
     fn fresh_with_quota(&mut self, quota_bytes: u64) -> Box<dyn Store>;
+
+    /// Makes each of these entries unreadable, few others with it, and opens `store` again.
+    fn damage(&mut self, store: Box<dyn Store>, entries: &[(&[u8], &[u8])]) -> Box<dyn Store>;
 }
 
 /// Makes a `#[test]` of every case; `$harness` is an expression that makes a new harness.
@@ -50,6 +55,11 @@ macro_rules! conformance_tests {
             hundred_thousand_small_keys_survive
             a_full_store_refuses_whole_batches_and_accepts_deletes
             a_full_store_takes_writes_again_after_deletes
+            keys_of_many_families_are_one_ordered_space
+            forgetting_takes_nothing_else_with_it
+            a_store_whose_owner_forgets_never_fills_up
+            salvage_of_a_sound_store_is_a_scan
+            salvage_goes_on_behind_damage_and_names_the_holes
             random_histories_match_a_model
         }
     };

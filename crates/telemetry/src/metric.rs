@@ -124,6 +124,18 @@ metrics! {
         "Aggregates emitted, corrections included";
     Corrections, Counter, "corrections_total", [],
         "Aggregates emitted again because points came late";
+    WindowsWaiting, Gauge, "windows_waiting", [],
+        "Windows that a store has missed and is to get, counted for each of its addresses";
+    WindowsSealedEarly, Counter, "windows_sealed_early_total", [],
+        "Times that the oldest windows were given up before the horizon, for want of disk";
+    FlushesPutOff, Counter, "flushes_put_off_total", [],
+        "Flushes that got no answer because disk or memory did not let them; they come again";
+    StoreMode, Gauge, "store_mode", ["mode"],
+        "1 for what the disk of the node lets it do";
+    StoreBytes, Gauge, "store_bytes", [],
+        "Bytes that the store of the node occupies";
+    IncludedLost, Gauge, "included_lost", [],
+        "1 if the node does not know any more which batches it merged before its damage";
     LatePoints, Counter, "late_points_total", ["action"],
         "Points that came after their window was first emitted";
     VerdictState, Gauge, "verdict", ["verdict"],

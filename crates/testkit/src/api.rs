@@ -2,7 +2,11 @@
 
 use std::net::SocketAddr;
 
-use admin_api::{BadLine, Failpoint, Health, Ledger, Status, WorkerStatus, paths};
+use admin_api::{
+    BadLine, CursorAdvance, Failpoint, Health, Ledger, ReplayChange, ReplayStatus, SpillDiscard, SpillLoss,
+    SpillStatus, SpillVerified, Status, WorkerStatus, paths,
+};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::http;
@@ -89,13 +93,71 @@ impl Admin {
     /// See [`Admin::health`]; also any status but 2xx.
     pub fn fail(&self, worker: &str, action: &str, times: u32) -> Result<(), String> {
         let failpoint = Failpoint { worker: worker.to_owned(), action: action.to_owned(), times };
-        let body = serde_json::to_string(&failpoint).map_err(|error| error.to_string())?;
-        let response = http::post_json(self.address, paths::FAILPOINT, &body)
-            .map_err(|error| format!("{}: {error}", self.address))?;
+        self.tell(http::post_json, paths::FAILPOINT, &failpoint).map(drop)
+    }
+
+    /// A replayer's or final node's replay.
+    ///
+    /// # Errors
+    /// See [`Admin::health`].
+    pub fn replay(&self) -> Result<ReplayStatus, String> {
+        self.ask(paths::REPLAY)
+    }
+
+    /// Changes replay, as an operator does.
+    ///
+    /// # Errors
+    /// See [`Admin::health`]; a refusal is an error with its body.
+    pub fn change_replay(&self, change: &ReplayChange) -> Result<(), String> {
+        self.tell(http::put_json, paths::REPLAY, change).map(drop)
+    }
+
+    /// A relay's spill.
+    ///
+    /// # Errors
+    /// See [`Admin::health`].
+    pub fn spill(&self) -> Result<SpillStatus, String> {
+        self.ask(paths::SPILL)
+    }
+
+    /// Reads every record of a lane's page and says what is damaged.
+    ///
+    /// # Errors
+    /// See [`Admin::health`].
+    pub fn verify_spill(&self, lane: u16, from: u64, limit: u64) -> Result<SpillVerified, String> {
+        self.ask(&format!("{}?lane={lane}&from={from}&limit={limit}", paths::SPILL_VERIFY))
+    }
+
+    /// Gives up spilled records.
+    ///
+    /// # Errors
+    /// See [`Admin::change_replay`].
+    pub fn discard(&self, discard: &SpillDiscard) -> Result<SpillLoss, String> {
+        let body = self.tell(http::post_json, paths::SPILL_DISCARD, discard)?;
+        serde_json::from_str(&body).map_err(|error| format!("{}: {error} in: {body}", paths::SPILL_DISCARD))
+    }
+
+    /// Moves a lane's cursor.
+    ///
+    /// # Errors
+    /// See [`Admin::change_replay`].
+    pub fn advance_cursor(&self, advance: &CursorAdvance) -> Result<SpillLoss, String> {
+        let body = self.tell(http::post_json, paths::SPILL_CURSOR, advance)?;
+        serde_json::from_str(&body).map_err(|error| format!("{}: {error} in: {body}", paths::SPILL_CURSOR))
+    }
+
+    fn tell<T: Serialize>(
+        &self,
+        send: fn(SocketAddr, &str, &str) -> std::io::Result<http::Response>,
+        path: &str,
+        what: &T,
+    ) -> Result<String, String> {
+        let body = serde_json::to_string(what).map_err(|error| error.to_string())?;
+        let response = send(self.address, path, &body).map_err(|error| format!("{}{path}: {error}", self.address))?;
         if (200..300).contains(&response.status) {
-            Ok(())
+            Ok(response.body)
         } else {
-            Err(format!("{}{}: status {}: {}", self.address, paths::FAILPOINT, response.status, response.body))
+            Err(format!("{}{path}: status {}: {}", self.address, response.status, response.body))
         }
     }
 

@@ -32,11 +32,23 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
 /// # Errors
 /// As [`get`].
 pub fn post_json(address: SocketAddr, path: &str, body: &str) -> io::Result<Response> {
+    send_json(address, "POST", path, body)
+}
+
+/// `PUT path` with a JSON body.
+///
+/// # Errors
+/// As [`get`].
+pub fn put_json(address: SocketAddr, path: &str, body: &str) -> io::Result<Response> {
+    send_json(address, "PUT", path, body)
+}
+
+fn send_json(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<Response> {
     let length = body.len();
     exchange(
         address,
         &format!(
-            "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         ),
     )
 }

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a thread of the sink may be deaf to a change of behaviour.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -52,6 +52,8 @@ pub enum Keep {
     Numbers { prefix: String, limit: u64 },
     /// Every value of every (name, timestamp), in order of arrival.
     Points,
+    /// When a line came first, by the second element of its name: what [`crate::Probe`] looks for.
+    Arrivals,
 }
 
 /// What has arrived.
@@ -63,6 +65,8 @@ pub struct Seen {
     pub numbers: Vec<u8>,
     /// Other lines: values in order of arrival.
     pub points: BTreeMap<(String, u64), Vec<f64>>,
+    /// With [`Keep::Arrivals`].
+    pub arrivals: BTreeMap<String, Instant>,
     /// Lines that are no Graphite line, or numbers out of range; the first few.
     pub strange: Vec<String>,
 }
@@ -93,6 +97,11 @@ impl Seen {
             .collect()
     }
 
+    /// What a store holds of `name` at `at`: the value that came last.
+    pub fn last(&self, name: &str, at: u64) -> Option<f64> {
+        self.points.get(&(name.to_owned(), at)).and_then(|values| values.last().copied())
+    }
+
     /// All names among the points.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.points.keys().map(|(name, _)| name.clone()).collect();
@@ -109,6 +118,11 @@ impl Seen {
             self.strange(line);
             return;
         };
+        if matches!(keep, Keep::Arrivals) {
+            let element = name.split('.').nth(1).unwrap_or(name);
+            self.arrivals.entry(element.to_owned()).or_insert_with(Instant::now);
+            return;
+        }
         if let Keep::Numbers { prefix, limit } = keep
             && name.starts_with(prefix.as_str())
         {

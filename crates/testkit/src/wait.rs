@@ -43,3 +43,13 @@ pub fn eventually<T, E: Display>(limit: Duration, what: &str, look: impl FnMut()
 pub fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
+
+/// How much `count` grows per second, measured over `time`.
+///
+/// # Errors
+/// What `count` says when it cannot tell.
+pub fn growth<E>(time: Duration, mut count: impl FnMut() -> Result<u64, E>) -> Result<f64, E> {
+    let (before, start) = (count()?, Instant::now());
+    std::thread::sleep(time);
+    Ok((count()?.saturating_sub(before)) as f64 / start.elapsed().as_secs_f64())
+}

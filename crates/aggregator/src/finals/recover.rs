@@ -1,56 +1,111 @@
 //! A shard's partitions from the store: the fold of the log over the last checkpoint.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use engine::final_node::{self, Partition};
+use bytes::Bytes;
+use engine::final_node::{Finding, Found, Mark, Partition, RestoreError, Snapshots, keys, record};
+use engine::time::UnixSeconds;
 use engine::window::BlockId;
 use store::{Store, StoreError};
 
-use super::role::FinalRole;
+use super::journal;
 
-/// Rebuilds one partition; empty where the store has nothing of it.
+const ENTRIES_PER_BEAT: u32 = 4096;
+
+/// A partition, and what of it is damaged.
+pub(crate) type Recovered = (Partition, Vec<Finding>);
+
+/// Rebuilds partitions, in their order; empty ones where the store has nothing of them. What is damaged is passed over and
+/// found. `beat`: called again and again, for a store of a day's windows takes its time.
 ///
 /// # Errors
-/// Says what is wrong when the store cannot be read, or what it holds is not understood.
-pub(crate) fn partition(number: u16, role: &FinalRole) -> Result<Partition, String> {
-    let mut partition = Partition::new(number);
-    let (blocks, records) =
-        role.with_store(|store| read(number, store, &mut partition)).map_err(|e| e.to_string())??;
-    for (id, bytes) in blocks {
-        partition.restore_block(id, &bytes).map_err(|error| error.to_string())?;
+/// When the store cannot be read now; or, inside, when a newer program wrote it.
+pub(crate) fn partitions(
+    numbers: &[u16],
+    targets: &[String],
+    store: &dyn Store,
+    mark: &dyn Fn(u16) -> Option<Mark>,
+    beat: &dyn Fn(),
+) -> Result<Result<Vec<Recovered>, RestoreError>, StoreError> {
+    let mut found = BTreeMap::new();
+    for number in numbers {
+        let mut of = Found { mark: mark(*number), ..Found::default() };
+        for key in keys::meta_keys(*number) {
+            of.metas.extend(readable(store.get(&key))?);
+        }
+        found.insert(*number, of);
     }
-    for (record, bytes) in records {
-        partition.replay(record, &bytes, &mut |id| load(number, role, id)).map_err(|error| error.to_string())?;
-    }
-    Ok(partition)
+    let mut seen = 0u32;
+    let mut visited = || {
+        seen = seen.wrapping_add(1);
+        if seen.is_multiple_of(ENTRIES_PER_BEAT) {
+            beat();
+        }
+        ControlFlow::Continue(())
+    };
+    let (from, until) = keys::window_range(b'x', UnixSeconds(0), None);
+    store.salvage(&from, &until, &mut |key, bytes| {
+        if let Some((number, id)) = keys::block_of(key)
+            && let Some(of) = found.get_mut(&number)
+        {
+            of.index.push((id, Bytes::copy_from_slice(bytes)));
+        }
+        visited()
+    })?;
+    let (from, until) = (keys::log_key(journal::head(store)?), keys::log_key(u64::MAX));
+    store.salvage(&from, &until, &mut |_, bytes| {
+        if let Some((number, _)) = record::place(bytes)
+            && let Some(of) = found.get_mut(&number)
+        {
+            of.records.push(Bytes::copy_from_slice(bytes));
+        }
+        visited()
+    })?;
+    let rebuild = |(number, found): (u16, Found)| {
+        beat();
+        Partition::recover(number, targets, &found, &mut Blocks { number, store, beat })
+    };
+    Ok(found.into_iter().map(rebuild).collect())
 }
 
-type Content = (Vec<(BlockId, Vec<u8>)>, Vec<(u64, Vec<u8>)>);
-
-/// Reads everything of one partition; takes up the checkpoint's meta record, which says where the log begins.
-fn read(number: u16, store: &dyn Store, partition: &mut Partition) -> Result<Result<Content, String>, StoreError> {
-    if let Some(meta) = store.get(&final_node::meta_key(number))?
-        && let Err(error) = partition.restore(&meta)
-    {
-        return Ok(Err(error.to_string()));
-    }
-    let mut blocks = Vec::new();
-    let (from, to) = final_node::block_range(number);
-    store.scan(&from, &to, &mut |key, bytes| {
-        blocks.extend(final_node::block_of_key(key).map(|id| (id, bytes.to_vec())));
-        ControlFlow::Continue(())
-    })?;
-    let mut records = Vec::new();
-    let (from, to) = (final_node::log_key(number, partition.log_from()), final_node::log_key(number, u64::MAX));
-    store.scan(&from, &to, &mut |key, bytes| {
-        records.extend(final_node::number_of_log_key(key).map(|record| (record, bytes.to_vec())));
-        ControlFlow::Continue(())
-    })?;
-    Ok(Ok((blocks, records)))
+/// The snapshot of one block; `None` when it is not there or damaged.
+///
+/// # Errors
+/// When the store cannot be read now.
+pub(crate) fn load(store: &dyn Store, partition: u16, id: BlockId) -> Result<Option<Bytes>, StoreError> {
+    readable(store.get(&keys::block_key(partition, id)))
 }
 
-/// The snapshot of one block.
-pub(crate) fn load(partition: u16, role: &FinalRole, id: BlockId) -> Option<Vec<u8>> {
-    let found = role.with_store(|store| store.get(&final_node::block_key(partition, id))).ok().flatten();
-    found.map(|bytes| bytes.to_vec())
+fn readable(got: Result<Option<Bytes>, StoreError>) -> Result<Option<Bytes>, StoreError> {
+    match got {
+        Err(StoreError::Corrupt { .. }) => Ok(None),
+        other => other,
+    }
+}
+
+struct Blocks<'s> {
+    number: u16,
+    store: &'s dyn Store,
+    beat: &'s dyn Fn(),
+}
+
+impl Snapshots for Blocks<'_> {
+    fn load(&mut self, id: BlockId) -> Option<Bytes> {
+        (self.beat)();
+        load(self.store, self.number, id).ok().flatten()
+    }
+
+    fn all(&mut self, visit: &mut dyn FnMut(BlockId, &[u8])) {
+        let (from, until) = keys::window_range(b'w', UnixSeconds(0), None);
+        let read = self.store.salvage(&from, &until, &mut |key, bytes| {
+            if let Some((_, id)) = keys::block_of(key).filter(|(of, _)| *of == self.number) {
+                (self.beat)();
+                visit(id, bytes);
+            }
+            ControlFlow::Continue(())
+        });
+        // What could not be read is missing in the sums that the caller compares.
+        drop(read);
+    }
 }

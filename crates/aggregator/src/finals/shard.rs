@@ -1,18 +1,18 @@
 //! A deciding thread: it owns its partitions alone. Its state is a fold of the log, so a new life reads it from there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-use engine::final_node::{self, Partition};
-use engine::time::{Mono, UnixSeconds};
+use crossbeam_channel::{SendTimeoutError, select};
+use engine::final_node::Partition;
+use engine::time::Mono;
+use engine::window::BlockId;
 use engine::wire::{Flush, FlushReply};
 use runtime::{Worker, WorkerError};
-use store::WriteBatch;
-use tracing::warn;
 
-use super::role::{Append, Connection, FinalRole, Input};
+use super::journal::Append;
+use super::role::{APPENDS_MAX, Connection, FinalRole, Input, Inputs};
 use super::{emit, recover};
 use crate::partial_lock as lock;
 
@@ -21,19 +21,19 @@ const WAIT: Duration = Duration::from_millis(50);
 const EMIT_EVERY: Duration = Duration::from_millis(100);
 /// How often old windows leave and checkpoints are due.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
-/// A checkpoint is taken when the log of a partition has grown by this, or ...
-const CHECKPOINT_BYTES: u64 = 8 << 20;
-/// ... is not empty and so old.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
-/// Windows that leave memory for their snapshots in one turn.
-const EVICT_PER_TURN: usize = 64;
+/// Inputs taken before the shard looks at the clock again.
+const INPUTS_PER_TURN: usize = 256;
+/// How long to wait before a store is read again that could not be.
+const REREAD: Duration = Duration::from_millis(500);
 
 /// One partition and its checkpoint.
-struct Owned {
-    partition: Partition,
-    checkpointed: Mono,
-    /// The append that made the latest checkpoint.
-    checkpoint_token: u64,
+pub(super) struct Owned {
+    pub(super) partition: Partition,
+    pub(super) checkpointed: Mono,
+    /// The append that ended the latest checkpoint.
+    pub(super) checkpoint_token: u64,
+    /// Records up to this one are durable.
+    durable: Option<u64>,
 }
 
 /// An answer that waits until its token is synced.
@@ -46,15 +46,21 @@ struct Waiting {
 }
 
 /// One life of a shard.
-struct Shard<'r> {
+pub(super) struct Shard<'r> {
     worker: &'r Worker,
-    role: &'r FinalRole,
-    number: usize,
-    owned: Vec<Owned>,
+    pub(super) role: &'r FinalRole,
+    pub(super) number: usize,
+    pub(super) owned: Vec<Owned>,
     /// Tokens of appends: the generation in the upper half, so that a former life's sync is not taken for ours.
     token: u64,
-    synced: u64,
+    pub(super) synced: u64,
     waiting: VecDeque<Waiting>,
+    /// Blocks that the log was asked for.
+    requested: BTreeSet<(u16, BlockId)>,
+    /// The windows take more memory than they may: no flush is taken up until some have left.
+    pub(super) is_over_memory: bool,
+    /// How often the store had been found empty when the windows were last written as a whole.
+    pub(super) births: u64,
 }
 
 /// Runs one life of shard `number`.
@@ -62,40 +68,43 @@ pub(crate) fn run(worker: &Worker, role: &FinalRole, number: usize) -> Result<()
     let inputs = role.begin_shard(number, worker.generation());
     let token = (worker.generation() << 32) + 1;
     let Some(early) = settle_log(worker, role, number, token, &inputs)? else { return Ok(()) };
-    let mut owned = Vec::new();
-    for partition in role.partitions_of(number) {
-        let partition = recover::partition(partition, role).map_err(WorkerError::new)?;
-        owned.push(Owned { partition, checkpointed: worker.clock().now(), checkpoint_token: 0 });
-    }
-    let mut shard = Shard { worker, role, number, owned, token, synced: token, waiting: VecDeque::new() };
+    let Some(owned) = recover_all(worker, role, number)? else { return Ok(()) };
+    let mut shard = Shard {
+        worker,
+        role,
+        number,
+        owned,
+        token,
+        synced: token,
+        waiting: VecDeque::new(),
+        requested: BTreeSet::new(),
+        is_over_memory: false,
+        births: role.births(),
+    };
+    shard.say_what_is_covered()?;
     for input in early {
         shard.take(input)?;
     }
-    shard.publish();
+    shard.publish(worker.clock().now());
     let (mut emitted, mut kept) = (Mono::ZERO, Mono::ZERO);
     loop {
         worker.beat();
-        if !worker.is_current() || (worker.should_stop() && inputs.is_empty()) {
+        if !worker.is_current() || (worker.should_stop() && inputs.first.is_empty() && inputs.second.is_empty()) {
             return Ok(());
         }
-        if let Ok(input) = inputs.recv_timeout(WAIT) {
-            shard.take(input)?;
-            for input in inputs.try_iter().take(256) {
-                shard.take(input)?;
-            }
-        }
-        shard.settle();
+        shard.take_inputs(&inputs)?;
+        shard.settle()?;
         let now = worker.clock().now();
         if now.since(emitted) >= EMIT_EVERY {
             worker.failpoint("emit")?;
             emitted = now;
-            shard.emit();
+            shard.emit(now)?;
         }
         if now.since(kept) >= KEEP_EVERY {
             kept = now;
-            shard.keep(now);
+            shard.keep(now)?;
+            shard.publish(now);
         }
-        shard.publish();
     }
 }
 
@@ -106,30 +115,100 @@ fn settle_log(
     role: &FinalRole,
     shard: usize,
     token: u64,
-    inputs: &Receiver<Input>,
+    inputs: &Inputs,
 ) -> Result<Option<Vec<Input>>, WorkerError> {
-    let sign = Append { shard, generation: worker.generation(), token, batch: WriteBatch::new() };
-    role.appends.0.send(sign).map_err(|_| WorkerError::new("the log's queue is closed"))?;
+    let sign = Append { shard, generation: worker.generation(), token, ..Append::default() };
+    if !send(worker, role, sign)? {
+        return Ok(None);
+    }
     let mut early = Vec::new();
     while role.synced(shard) < token {
         worker.beat();
-        if worker.should_stop() {
+        if worker.should_stop() || !worker.is_current() {
             return Ok(None);
         }
-        match inputs.recv_timeout(WAIT) {
+        match inputs.first.recv_timeout(WAIT) {
             Ok(Input::Ping(ping)) => role.pass(shard + 1, ping),
             Ok(Input::Flush { from, flush }) => early.push(Input::Flush { from, flush }),
-            Ok(Input::Synced) | Err(_) => {}
+            Ok(Input::Log) | Err(_) => {}
         }
     }
     Ok(Some(early))
 }
 
+/// Every partition of the shard from the store. A store that cannot be read now is read again; `None`: asked to stop.
+fn recover_all(worker: &Worker, role: &FinalRole, shard: usize) -> Result<Option<Vec<Owned>>, WorkerError> {
+    let names: Vec<String> = role.targets.iter().map(|target| target.name.clone()).collect();
+    let numbers = role.partitions_of(shard);
+    let beat = || worker.beat();
+    let recovered = loop {
+        let read = role
+            .disk(&beat)
+            .read(|disk, store| recover::partitions(&numbers, &names, store, &|number| disk.mark(number), &beat));
+        match read {
+            Ok(Ok(recovered)) => break recovered,
+            Ok(Err(newer)) => return Err(WorkerError::new(newer.to_string())),
+            Err(error) if worker.should_stop() || !worker.is_current() => {
+                tracing::info!(%error, "recovery was ended");
+                return Ok(None);
+            }
+            Err(_) => std::thread::sleep(REREAD), // the log says why, and opens it again
+        }
+        worker.beat();
+    };
+    let now = worker.clock().now();
+    let own = |(partition, findings): recover::Recovered| {
+        role.note_findings(partition.number(), &findings);
+        Owned { partition, checkpointed: now, checkpoint_token: 0, durable: None }
+    };
+    Ok(Some(recovered.into_iter().map(own).collect()))
+}
+
+/// Gives an append to the log, beating while its queue is full. False: this life is over.
+fn send(worker: &Worker, role: &FinalRole, append: Append) -> Result<bool, WorkerError> {
+    role.count_append(append.bytes(), true);
+    let mut append = append;
+    loop {
+        match role.appends.0.send_timeout(append, WAIT) {
+            Ok(()) => return Ok(true),
+            Err(SendTimeoutError::Disconnected(_)) => return Err(WorkerError::new("the log's queue is closed")),
+            Err(SendTimeoutError::Timeout(back)) => append = back,
+        }
+        worker.beat();
+        if !worker.is_current() || worker.should_stop() {
+            role.count_append(append.bytes(), false);
+            return Ok(false);
+        }
+    }
+}
+
 impl Shard<'_> {
+    /// First sends before re-sends (INV-5): while a first send waits, no other is taken.
+    fn take_inputs(&mut self, inputs: &Inputs) -> Result<(), WorkerError> {
+        let waited = select! {
+            recv(inputs.first) -> input => input.ok(),
+            default => None,
+        };
+        let first = waited.or_else(|| {
+            select! {
+                recv(inputs.first) -> input => input.ok(),
+                recv(inputs.second) -> input => input.ok(),
+                default(WAIT) => None,
+            }
+        });
+        let Some(first) = first else { return Ok(()) };
+        self.take(first)?;
+        for _ in 1..INPUTS_PER_TURN {
+            let Ok(input) = inputs.first.try_recv().or_else(|_| inputs.second.try_recv()) else { break };
+            self.take(input)?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, input: Input) -> Result<(), WorkerError> {
         match input {
             Input::Ping(token) => self.role.pass(self.number + 1, token),
-            Input::Synced => {}
+            Input::Log => {}
             Input::Flush { from, flush } => {
                 self.worker.failpoint("flush")?;
                 if self.worker.is_current() {
@@ -140,14 +219,26 @@ impl Shard<'_> {
         Ok(())
     }
 
+    /// Appends that may be out, so that sending one never waits for the disk.
+    pub(super) fn has_room(&self) -> bool {
+        self.token.saturating_sub(self.synced) < (APPENDS_MAX / self.role.setup.shards / 2) as u64
+    }
+
     fn on_flush(&mut self, to: Arc<Connection>, flush: Flush) -> Result<(), WorkerError> {
         let number = flush.partition;
+        let may = self.role.admits() && self.has_room() && !self.is_over_memory;
         let Some(owned) = self.owned.iter_mut().find(|owned| owned.partition.number() == number) else { return Ok(()) };
+        if !may {
+            // No answer: the partial node sends it again, and relays keep or spill what is in it.
+            lock(&self.role.states[self.number]).put_off += 1;
+            return Ok(());
+        }
         let outcome = owned.partition.flush(flush);
-        if let Some(record) = outcome.record {
-            let mut batch = WriteBatch::new();
-            batch.put(&final_node::log_key(number, outcome.after), &record);
-            self.append(batch)?;
+        let mark = owned.partition.mark();
+        if outcome.record.is_some() {
+            let loads = self.not_requested(number, outcome.loads);
+            let (record, mark) = (outcome.record, Some((number, mark)));
+            self.append(Append { record, mark, loads, ..Append::default() })?;
         }
         // Also an answer without a record speaks of what may not be synced yet: it waits for the latest append.
         self.waiting.push_back(Waiting {
@@ -160,111 +251,87 @@ impl Shard<'_> {
         Ok(())
     }
 
-    fn append(&mut self, batch: WriteBatch) -> Result<u64, WorkerError> {
+    pub(super) fn append(&mut self, append: Append) -> Result<u64, WorkerError> {
         self.token += 1;
-        let append = Append { shard: self.number, generation: self.worker.generation(), token: self.token, batch };
-        self.role.appends.0.send(append).map_err(|_| WorkerError::new("the log's queue is closed"))?;
-        Ok(self.token)
+        let (shard, generation, token) = (self.number, self.worker.generation(), self.token);
+        send(self.worker, self.role, Append { shard, generation, token, ..append })?;
+        Ok(token)
     }
 
-    /// What is durable becomes part of the windows, and is answered.
-    fn settle(&mut self) {
+    fn not_requested(&mut self, partition: u16, ids: Vec<BlockId>) -> Vec<(u16, BlockId)> {
+        let requested = &mut self.requested;
+        ids.into_iter().map(|id| (partition, id)).filter(|block| requested.insert(*block)).collect()
+    }
+
+    /// Asks the log for blocks that are on disk only.
+    pub(super) fn request(&mut self, partition: u16, ids: Vec<BlockId>) -> Result<(), WorkerError> {
+        let loads = self.not_requested(partition, ids);
+        if !loads.is_empty() {
+            self.append(Append { loads, ..Append::default() })?;
+        }
+        Ok(())
+    }
+
+    /// What is durable is answered and becomes part of the windows.
+    fn settle(&mut self) -> Result<(), WorkerError> {
         self.synced = self.role.synced(self.number);
-        while let Some(done) = self.waiting.pop_front_if(|waiting| waiting.token <= self.synced) {
+        let loaded = self.role.take_loaded(self.number);
+        let news = !loaded.is_empty();
+        for (number, id, bytes) in loaded {
+            self.requested.remove(&(number, id));
             let Shard { owned, role, .. } = self;
-            if let Some(owned) = owned.iter_mut().find(|owned| owned.partition.number() == done.partition) {
-                owned.partition.synced(done.after, &mut |id| recover::load(done.partition, role, id));
+            if let Some(owned) = owned.iter_mut().find(|owned| owned.partition.number() == number)
+                && let Some(finding) = owned.partition.loaded(id, bytes.as_deref())
+            {
+                role.note_findings(number, &[finding]);
+            }
+        }
+        let mut settled = news;
+        while let Some(done) = self.waiting.pop_front_if(|waiting| waiting.token <= self.synced) {
+            if let Some(owned) = self.owned.iter_mut().find(|owned| owned.partition.number() == done.partition) {
+                owned.durable = owned.durable.max(Some(done.after));
+                settled = true;
             }
             done.to.answer(done.reply);
         }
-    }
-
-    fn emit(&mut self) {
-        let mut state = lock(&self.role.states[self.number]);
-        emit::send(self.role, &mut state);
-        for owned in &mut self.owned {
-            if !emit::has_room(self.role, &state) {
-                return;
+        if settled {
+            for index in 0..self.owned.len() {
+                let owned = &mut self.owned[index];
+                let missing = owned.durable.map(|durable| owned.partition.synced(durable)).unwrap_or_default();
+                let number = owned.partition.number();
+                self.request(number, missing)?;
             }
-            emit::emit(self.role, &mut owned.partition, &mut state);
         }
+        Ok(())
     }
 
-    /// Retires epochs, lets old windows go, takes checkpoints.
-    fn keep(&mut self, now: Mono) {
-        let horizon = u32::try_from(self.role.setup.horizon.as_secs()).unwrap_or(u32::MAX);
-        let floor = UnixSeconds(self.role.setup.clock.unix().0.saturating_sub(horizon));
-        let watermarks = self.role.watermarks();
+    fn emit(&mut self, now: Mono) -> Result<(), WorkerError> {
+        let views = emit::views(self.role, now);
         for index in 0..self.owned.len() {
-            let number = self.owned[index].partition.number();
-            self.owned[index].partition.seal_before(floor);
-            for watermark in watermarks.iter().filter(|watermark| watermark.retired > 0) {
-                if let Some((record, bytes)) = self.owned[index].partition.retire(watermark.sender, watermark.retired) {
-                    let mut batch = WriteBatch::new();
-                    batch.put(&final_node::log_key(number, record), &bytes);
-                    self.or_warn(batch);
-                }
-            }
-            self.checkpoint(index, now);
+            let partition = &mut self.owned[index].partition;
+            let mut state = lock(&self.role.states[self.number]);
+            emit::emit(self.role, partition, &views, &mut state);
+            drop(state);
+            let mut missing = emit::catch_up(self.role, partition, &views);
+            missing.extend(partition.windows().wanted().take(WANTED_PER_TURN));
+            let number = partition.number();
+            self.request(number, missing)?;
         }
-        self.shrink();
+        Ok(())
     }
 
-    fn checkpoint(&mut self, index: usize, now: Mono) {
-        let owned = &mut self.owned[index];
-        let grown = owned.partition.log_bytes();
-        let due = grown >= CHECKPOINT_BYTES || (grown > 0 && now.since(owned.checkpointed) >= CHECKPOINT_EVERY);
-        if due && let Some(made) = owned.partition.checkpoint() {
-            owned.checkpointed = now;
-            let mut batch = WriteBatch::new();
-            made.puts.iter().for_each(|(key, value)| batch.put(key, value));
-            made.deletes.iter().for_each(|key| batch.delete(key));
-            batch.delete_range(&made.log.0, &made.log.1);
-            let token = self.or_warn(batch);
-            self.owned[index].checkpoint_token = token;
+    /// The log may forget what the checkpoints of a former life hold.
+    fn say_what_is_covered(&mut self) -> Result<(), WorkerError> {
+        for index in 0..self.owned.len() {
+            let partition = &mut self.owned[index].partition;
+            let floor = partition.windows().sealed_before();
+            let (number, mark) = (partition.number(), partition.mark());
+            let covers = Some((number, partition.log_from(), floor));
+            self.append(Append { covers, mark: Some((number, mark)), ..Append::default() })?;
         }
-        // A window leaves memory only when the snapshot that would bring it back is durable.
-        let owned = &mut self.owned[index];
-        if owned.checkpoint_token > 0 && owned.checkpoint_token <= self.synced {
-            let windows = owned.partition.windows();
-            windows.at_rest(EVICT_PER_TURN).into_iter().for_each(|id| {
-                windows.evict(id);
-            });
-        }
-    }
-
-    fn or_warn(&mut self, batch: WriteBatch) -> u64 {
-        self.append(batch).unwrap_or_else(|error| {
-            warn!(node = %self.role.setup.node, %error, "append");
-            u64::MAX
-        })
-    }
-
-    /// Past the memory budget the oldest windows are sealed before their time: the horizon is what memory allows.
-    fn shrink(&mut self) {
-        let budget = self.role.setup.memory_bytes;
-        let live: usize = self.owned.iter().map(|owned| owned.partition.bytes()).sum();
-        let used = self.role.store_bytes() + live as u64 * self.role.setup.shards as u64;
-        if used * 10 < budget * 9 {
-            return;
-        }
-        let mut sealed = 0;
-        for owned in &mut self.owned {
-            if let Some(oldest) = owned.partition.windows().oldest() {
-                owned.partition.seal_before(UnixSeconds(oldest.0.saturating_add(1)));
-                sealed += 1;
-            }
-        }
-        lock(&self.role.states[self.number]).sealed_early += sealed;
-    }
-
-    /// Shows what an operator may ask for.
-    fn publish(&mut self) {
-        let mut state = lock(&self.role.states[self.number]);
-        state.windows = self.owned.iter_mut().map(|owned| owned.partition.windows().len() as u64).sum();
-        state.bytes = self.owned.iter().map(|owned| owned.partition.bytes() as u64).sum();
-        for owned in &self.owned {
-            state.books.insert(owned.partition.number(), owned.partition.books());
-        }
+        Ok(())
     }
 }
+
+/// Blocks on disk that are asked for at a time, to be emitted.
+const WANTED_PER_TURN: usize = 16;

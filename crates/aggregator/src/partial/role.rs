@@ -168,6 +168,11 @@ impl PartialRole {
         self.watermarks.latest(self.setup.clock.now())
     }
 
+    /// The highest epoch of a sender that was heard of lately; 0: none.
+    pub(crate) fn epoch_of(&self, sender: u64) -> u32 {
+        self.watermarks.epoch_of(sender)
+    }
+
     /// The fullest shard queue.
     pub(crate) fn queue(&self) -> (u64, Duration) {
         let probes: Vec<Probe> = self.ports.iter().map(|port| lock(&port.work).probe()).collect();

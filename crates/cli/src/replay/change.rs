@@ -3,7 +3,7 @@
 
 use admin_api::{ReplayChange, ReplaySettings, ReplayStatus, TimeRange, paths};
 use anyhow::anyhow;
-use config::Layer;
+use config::{Layer, Node};
 use engine::pattern::{Pattern, Selector};
 use serde::Serialize;
 
@@ -187,6 +187,8 @@ fn apply(
     let before = targets(context, setting, change.source.as_deref())?;
     let mut requests = Vec::new();
     for answer in before.iter().filter(|answer| answer.result.is_ok()) {
+        let source = change.source.as_deref().and_then(|source| name_at(answer.node, source));
+        let change = ReplayChange { source: source.map(str::to_owned), ..change.clone() };
         requests.push((answer.node, Request::put(paths::REPLAY, &change)?));
     }
     let after = context.client.all::<ReplayStatus>(requests);
@@ -271,6 +273,20 @@ fn targets<'c>(
     Ok(answers)
 }
 
+/// What a node itself calls a source. The windows of a final node are its own: it does not put its name before them, and
+/// all of them are `None`.
+fn name_at<'s>(node: &Node, source: &'s str) -> Option<&'s str> {
+    if node.layer != Layer::Final {
+        return Some(source);
+    }
+    let rest = source.strip_prefix(node.name.as_str());
+    match rest {
+        Some("") => None,
+        Some(rest) => Some(rest.strip_prefix('/').unwrap_or(source)),
+        None => Some(source),
+    }
+}
+
 fn is_of(source: &str, destination: &str, wanted: &str) -> bool {
     source == wanted || wanted.strip_prefix(source).and_then(|rest| rest.strip_prefix('/')) == Some(destination)
 }
@@ -281,6 +297,7 @@ fn entry(
     old: &Answer<'_, ReplayStatus>,
     new: Option<&Answer<'_, ReplayStatus>>,
 ) -> Entry {
+    let source = source.and_then(|source| name_at(old.node, source));
     let value = |answer: &Answer<'_, ReplayStatus>| {
         answer.result.as_ref().ok().map(|status| setting.of(&status.settings, source))
     };
@@ -355,11 +372,11 @@ impl Setting {
         }
     }
 
-    /// Whom it is for. Windows go to their stores whole: a share of the receivers and a choice of series are of records.
+    /// Whom it is for. The catch-up of a final node has a rate and a pause, nothing else.
     fn layers(self) -> &'static [Layer] {
         match self {
-            Setting::Rate | Setting::State | Setting::Adaptive | Setting::Range => &[Layer::Replayer, Layer::Final],
-            Setting::Canary | Setting::Match => &[Layer::Replayer],
+            Setting::Rate | Setting::State => &[Layer::Replayer, Layer::Final],
+            Setting::Canary | Setting::Adaptive | Setting::Range | Setting::Match => &[Layer::Replayer],
         }
     }
 

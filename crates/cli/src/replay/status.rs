@@ -192,12 +192,13 @@ fn figures(context: &Context<'_>, picture: &Picture<'_>, rows: &[Row], screen: &
     let pending = sum(rows, |row| row.pending_points);
     let waiting = rows.iter().filter(|row| row.pending_points > 0).count();
     let ceilings: Vec<u64> = picture.said(Layer::Replayer).map(|(_, status)| status.ceiling_now).collect();
-    let set: Vec<u64> = picture.said(Layer::Replayer).map(|(_, status)| status.settings.rate).collect();
-    let total = |rates: &[u64]| rate(rates.iter().fold(0, |sum, rate| sum.saturating_add(*rate)));
+    // The ceiling is of all replayers together: each is told all of it and takes its share.
+    let set = picture.said(Layer::Replayer).map(|(_, status)| status.settings.rate).max();
+    let allowed = rate(ceilings.iter().fold(0, |sum, rate| sum.saturating_add(*rate)));
     let speed = |layer: Layer| picture.said(layer).fold(0u64, |sum, (_, status)| sum.saturating_add(status.rate_now));
     let mut out = format!("rate now   {}/s", speed(Layer::Replayer));
-    if !set.is_empty() {
-        out.push_str(&format!(" of {} allowed now; the ceiling is set to {}", total(&ceilings), total(&set)));
+    if let Some(set) = set {
+        out.push_str(&format!(" of {allowed} allowed now; the ceiling is set to {}", rate(set)));
     }
     if speed(Layer::Final) > 0 {
         out.push_str(&format!("; final nodes catch up at {}/s", speed(Layer::Final)));

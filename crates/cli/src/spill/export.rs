@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use config::Node;
 
 use super::archive::{Head, Writer, records_in};
-use super::{check_lane, lanes, next_page, page, stats};
+use super::{Pages, check_lane, lanes, page, stats};
 use crate::amount::bytes;
 use crate::client::complaint;
 use crate::context::Context;
@@ -94,9 +94,9 @@ fn write(
     let total = lanes.iter().fold(0, |sum: u64, lane| sum.saturating_add(lane.pending_batches));
     let progress = Progress::new(screen, &format!("export {}", node.name), total, Unit::Records);
     for lane in lanes {
-        let mut from = lane.head;
+        let mut pages = Pages::begin(lane.head);
         loop {
-            let reply = context.client.raw(node, page(paths::SPILL_EXPORT, lane.lane, from, PAGE));
+            let reply = context.client.raw(node, page(paths::SPILL_EXPORT, lane.lane, pages.from, PAGE));
             let reply = reply.map_err(|fault| Failure::unavailable(anyhow!(spoken(node, &fault))))?;
             let records =
                 records_in(&reply.body).ok_or_else(|| unavailable(node, "its export breaks off inside a record"))?;
@@ -104,9 +104,8 @@ fn write(
                 writer.block(&lane.destination, records, &reply.body).with_context(|| format!("write {name}"))?;
             }
             progress.advance(records);
-            match next_page(node, from, reply.next).map_err(|fault| unavailable(node, &fault.to_string()))? {
-                Some(next) => from = next,
-                None => break,
+            if !pages.go_on(node, reply.next).map_err(|fault| unavailable(node, &fault.to_string()))? {
+                break;
             }
         }
     }

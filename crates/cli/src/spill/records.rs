@@ -4,7 +4,7 @@ use admin_api::{SpillLane, SpillPage, SpillRecord, SpillStatus, paths};
 use config::Node;
 use serde::Serialize;
 
-use super::{check_lane, lanes, next_page, page, stats};
+use super::{Pages, check_lane, lanes, page, stats};
 use crate::amount::bytes;
 use crate::client::{Answer, Fault, complaint, exit_of_results};
 use crate::context::Context;
@@ -88,7 +88,7 @@ fn list(
 }
 
 fn read(context: &Context<'_>, node: &Node, lane: &SpillLane, limit: u64, part: &mut Listed) -> Result<(), Fault> {
-    let mut from = lane.head;
+    let mut pages = Pages::begin(lane.head);
     loop {
         let held = u64::try_from(part.records.len()).unwrap_or(u64::MAX);
         let want = limit.saturating_sub(held).min(PAGE);
@@ -96,11 +96,10 @@ fn read(context: &Context<'_>, node: &Node, lane: &SpillLane, limit: u64, part: 
             part.more = true;
             return Ok(());
         }
-        let got: SpillPage = context.client.one(node, page(paths::SPILL_RECORDS, lane.lane, from, want))?;
+        let got: SpillPage = context.client.one(node, page(paths::SPILL_RECORDS, lane.lane, pages.from, want))?;
         part.records.extend(got.records);
-        match next_page(node, from, got.next)? {
-            Some(next) => from = next,
-            None => return Ok(()),
+        if !pages.go_on(node, got.next)? {
+            return Ok(());
         }
     }
 }

@@ -4,7 +4,7 @@
 use admin_api::{SpillStatus, SpillVerified, paths};
 use serde::Serialize;
 
-use super::{next_page, page, stats};
+use super::{Pages, page, stats};
 use crate::client::{Answer, Fault, complaint, exit_of_results};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -65,17 +65,16 @@ fn verify(
     let total = spill.lanes.iter().fold(0, |sum: u64, lane| sum.saturating_add(lane.pending_batches));
     let progress = Progress::new(screen, &format!("verify {}", answer.node.name), total, Unit::Records);
     for lane in &spill.lanes {
-        let mut from = lane.head;
+        let mut pages = Pages::begin(lane.head);
         loop {
             let got: SpillVerified =
-                context.client.one(answer.node, page(paths::SPILL_VERIFY, lane.lane, from, PAGE))?;
+                context.client.one(answer.node, page(paths::SPILL_VERIFY, lane.lane, pages.from, PAGE))?;
             progress.advance(got.records);
             found.records = found.records.saturating_add(got.records);
             found.points = found.points.saturating_add(got.points);
             found.damaged.extend(got.damaged.into_iter().map(|what| format!("{}: {what}", lane.destination)));
-            match next_page(answer.node, from, got.next)? {
-                Some(next) => from = next,
-                None => break,
+            if !pages.go_on(answer.node, got.next)? {
+                break;
             }
         }
     }

@@ -316,7 +316,7 @@ final-1     rate     20000/s  20000/s  as it was
     assert!(nodes[3].asked("PUT").is_empty() && nodes[4].asked("PUT").is_empty());
     let max = replay(&file, &["rate", "max", "--by", "carol", "--json"]).json();
     assert_eq!((&max["nodes"][0]["old"], &max["nodes"][0]["new"]), (&"20000/s".into(), &"max".into()));
-    assert_eq!(nodes[0].asked("PUT")[2].json(), serde_json::json!({ "rate": 1_000_000_000, "by": "carol" }));
+    assert_eq!(nodes[0].asked("PUT")[2].json(), serde_json::json!({ "rate": 100_000_000, "by": "carol" }));
     golden("replay-rate", &replay(&file, &["rate"]), &[]);
     assert_eq!(replay(&file, &["rate", "1", "--by", " "]).exit, Exit::Usage);
 }
@@ -330,7 +330,7 @@ fn a_rate_that_is_none_is_refused_with_the_reason_and_what_is_in_force() {
         ("-5", "\"-5\" is negative"),
         ("NaN", "\"NaN\" is no rate: it is points per second, such as 50000/s"),
         ("fast", "is no rate"),
-        ("99999999999", "is absurd: a rate is at most 1G/s; say max for no ceiling"),
+        ("99999999999", "is absurd: a rate is at most 100M/s; say max for no ceiling"),
     ] {
         let said = replay(&file, &["rate", rate]);
         assert_eq!((said.exit, said.out.as_str()), (Exit::Usage, ""), "{rate}");
@@ -359,8 +359,12 @@ final-1  state    running  paused  -
 ";
     let windows = "final-1/windows:carbon/127.0.0.1:2103";
     check(&replay(&file, &["pause", "--source", windows]), Exit::Ok, expected, "");
-    let expected = serde_json::json!({ "source": windows, "paused": true, "by": "alice@ops" });
+    // The node calls them without its own name; all of them are no source.
+    let own = "windows:carbon/127.0.0.1:2103";
+    let expected = serde_json::json!({ "source": own, "paused": true, "by": "alice@ops" });
     assert_eq!(nodes[2].asked("PUT")[0].json(), expected);
+    assert_eq!(replay(&file, &["rate", "70", "--source", "final-1"]).out.lines().count(), 2);
+    assert_eq!(nodes[2].asked("PUT")[1].json(), serde_json::json!({ "rate": 70, "by": "alice@ops" }));
     for command in [
         &["rate", "100", "--source", "relay-7"][..],
         &["rate", "--source", "relay-7"],

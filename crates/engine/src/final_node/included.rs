@@ -14,8 +14,27 @@ pub enum Objection {
     Already(Vec<BatchId>),
     /// These are of a sender whose epoch is known under another nonce; never empty.
     DuplicateSender(Vec<BatchId>),
+    /// These are of epochs up to `floor` that their sender has retired; never empty. A relay retires what it will never
+    /// send again, so it must hear of this: its disk was rolled back, or it is a ghost.
+    Retired { ids: Vec<BatchId>, floor: u32 },
     /// These would open more holes than are remembered; never empty.
     TooManyHoles(Vec<BatchId>),
+}
+
+/// What is known of a sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The highest epoch that was merged or retired.
+    pub epoch: u32,
+    /// Epochs up to this one are retired; 0: none is.
+    pub floor: u32,
+}
+
+impl Known {
+    /// What is known of it here and there.
+    pub fn or_more(self, other: Known) -> Known {
+        Known { epoch: self.epoch.max(other.epoch), floor: self.floor.max(other.floor) }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,25 +56,44 @@ impl IncludedSet {
         IncludedSet::default()
     }
 
-    /// Whether a batch is merged, or belongs to a retired epoch (which counts as merged: a ghost's late copy must not
-    /// come in again).
+    /// Whether a batch is known to be merged. Of retired epochs that is not known any more: see
+    /// [`IncludedSet::floor`].
     pub fn contains(&self, id: BatchId) -> bool {
-        self.retired.get(&id.sender).is_some_and(|floor| id.epoch <= *floor)
-            || self.streams.get(&(id.sender, id.epoch)).is_some_and(|stream| stream.seqs.contains(id.seq))
+        self.streams.get(&(id.sender, id.epoch)).is_some_and(|stream| stream.seqs.contains(id.seq))
+    }
+
+    /// Up to which epoch nothing of a sender is taken any more: a ghost's late copy must not come in again.
+    pub fn floor(&self, sender: u64) -> Option<u32> {
+        self.retired.get(&sender).copied()
+    }
+
+    /// Every sender that is known, with the highest epoch that was merged or retired, and the floor (0: none).
+    pub fn senders(&self) -> BTreeMap<u64, Known> {
+        let mut senders: BTreeMap<u64, Known> =
+            self.retired.iter().map(|(sender, floor)| (*sender, Known { epoch: *floor, floor: *floor })).collect();
+        for &(sender, epoch) in self.streams.keys() {
+            let known = senders.entry(sender).or_default();
+            known.epoch = known.epoch.max(epoch);
+        }
+        senders
     }
 
     /// What speaks against merging these together. Two entries of one batch in a group count as "already", too.
     ///
     /// # Errors
-    /// The gravest objection, with all batches that it is about: an impostor, else what is in already, else holes. The
-    /// others of the group are not to blame and may come again.
+    /// The gravest objection, with all batches that it is about: an impostor, else a retired epoch, else what is in
+    /// already, else holes. The others of the group are not to blame and may come again.
     pub fn check(&self, group: &[Included]) -> Result<(), Objection> {
         let (mut impostors, mut already, mut holes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut retired, mut highest) = (Vec::new(), 0);
         for (index, member) in group.iter().enumerate() {
             let stream = self.streams.get(&(member.id.sender, member.id.epoch));
             let twice = group.iter().take(index).any(|before| before.id == member.id);
             if stream.is_some_and(|stream| stream.nonce != member.nonce) {
                 impostors.push(member.id);
+            } else if let Some(floor) = self.floor(member.id.sender).filter(|floor| member.id.epoch <= *floor) {
+                retired.push(member.id);
+                highest = highest.max(floor);
             } else if twice || self.contains(member.id) {
                 already.push(member.id);
             } else if stream.is_some_and(|stream| stream.seqs.would_exceed(member.from, member.id.seq)) {
@@ -64,6 +102,9 @@ impl IncludedSet {
         }
         if !impostors.is_empty() {
             return Err(Objection::DuplicateSender(impostors));
+        }
+        if !retired.is_empty() {
+            return Err(Objection::Retired { ids: retired, floor: highest });
         }
         if !already.is_empty() {
             return Err(Objection::Already(already));
@@ -80,7 +121,7 @@ impl IncludedSet {
         stream.seqs.insert(member.from, member.id.seq);
     }
 
-    /// Takes every batch of `sender` with an epoch up to `floor` as merged. True if that is news.
+    /// Takes nothing of `sender` with an epoch up to `floor` any more. True if that is news.
     pub fn retire(&mut self, sender: u64, floor: u32) -> bool {
         if self.retired.get(&sender).copied().unwrap_or(0) >= floor {
             return false;
@@ -201,15 +242,19 @@ mod tests {
     }
 
     #[test]
-    fn a_retired_epoch_counts_as_merged_and_costs_nothing() {
+    fn a_retired_epoch_is_refused_by_that_name_and_costs_nothing() {
         let mut set = IncludedSet::new();
         set.insert(&member(1, 0, 0));
         set.insert(&member(2, 0, 0));
         assert!(set.retire(1, 1));
         assert!(!set.retire(1, 1));
-        assert!(set.contains(id(1, 999)));
-        assert!(!set.contains(id(2, 1)));
+        let refused = Objection::Retired { ids: vec![id(1, 999)], floor: 1 };
+        assert_eq!(set.check(&[member(2, 1, 1), member(1, 999, 999)]), Err(refused));
+        assert_eq!(set.check(&[member(2, 1, 1)]), Ok(()));
         assert_eq!(set.intervals(), 1);
+        set.retire(9, 4);
+        let known = [(1, Known { epoch: 2, floor: 1 }), (9, Known { epoch: 4, floor: 4 })];
+        assert_eq!(set.senders(), BTreeMap::from(known));
     }
 
     #[test]

@@ -9,32 +9,35 @@
 //! * Every answer, also "included already", waits until everything appended before it is synced: it speaks of state
 //!   that must not be forgotten again.
 //! * Windows change only when the record is synced, so nothing is emitted that a crash could take back.
-//! * State is a fold of the records since the last checkpoint over that checkpoint ([`Partition::restore`],
-//!   [`Partition::replay`]): restart at any instant changes no value.
+//! * State is a fold of the records since the last checkpoint over that checkpoint ([`Partition::recover`]): restart at
+//!   any instant changes no value.
+//! * Most windows of the horizon are on disk only. A record that changes such a window waits until its block was read;
+//!   the answer does not.
 //!
-//! Keys in the store, all big-endian so that they sort:
-//!
-//! ```text
-//! 'm' partition u16                           meta: version u8 = 1, first record not in the checkpoint u64,
-//!                                             sealed_before u32, books 4 x u64, included set (`included`)
-//! 'l' partition u16, record u64               log record: a Flush frame (`wire`), or 'R' sender u64 floor u32
-//! 'w' partition u16, window u32, rule u16     snapshot of one block of windows (`window`)
-//! ```
+//! `keys`, `record`, `meta` and `dead` draw what is in the store; `cursor` says which stores may lack which windows.
 
+pub mod cursor;
+pub mod dead;
 pub mod included;
+pub mod keys;
+mod meta;
+pub mod pace;
+pub mod record;
+mod recover;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::deltas;
-use crate::partial::Partial;
 use crate::time::UnixSeconds;
 use crate::window::{BlockId, Merged, Windows};
-use crate::wire::{self, Flush, FlushReply, Frame, Group, GroupReply, Included};
-use included::{IncludedSet, Objection, take_u32, take_u64};
-
-const META_VERSION: u8 = 1;
+use crate::wire::{Flush, FlushReply, Group, GroupReply};
+use cursor::Cursor;
+use dead::Dead;
+use included::{IncludedSet, Known, Objection};
+use meta::Meta;
+pub use recover::{Finding, Found, Snapshots};
 
 /// Why stored bytes cannot be taken up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,40 +46,56 @@ pub enum RestoreError {
         "checkpoint of partition {partition} was written by format {version}; this is format 1: run the version that wrote it"
     )]
     NewerFormat { partition: u16, version: u8 },
-    #[error("{what} of partition {partition} is damaged")]
-    Damaged { partition: u16, what: &'static str },
 }
 
 /// What the shell must do about a flush: append the record if there is one, and give the reply once everything up to
-/// and including record `after` is synced.
+/// and including record `after` is synced. `loads`: blocks that [`Partition::synced`] will need, to be read meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub record: Option<Vec<u8>>,
     pub reply: FlushReply,
     pub after: u64,
+    pub loads: Vec<BlockId>,
 }
 
 /// What a checkpoint writes in one atomic batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     pub puts: Vec<(Vec<u8>, Vec<u8>)>,
-    pub deletes: Vec<Vec<u8>>,
-    /// Records from the first key up to, not including, the second are in the checkpoint.
-    pub log: (Vec<u8>, Vec<u8>),
+    /// Once it is durable, nobody reads records below this number any more ...
+    pub log_from: u64,
+    /// ... nor blocks of windows before this.
+    pub floor: UnixSeconds,
 }
 
-/// The books of one partition, in points. `received = merged + too_old + pending`.
+/// The books of one partition, in points. `received = merged + too_old + corrupt + pending`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Books {
     pub received: u64,
     pub merged: u64,
     pub too_old: u64,
-    /// Appended, not synced.
+    /// Lost by damage of the store, or refused because they belong to a window that was.
+    pub corrupt: u64,
+    /// Appended, not merged yet.
     pub pending: u64,
     /// Points of `merged` that changed a window that was emitted before.
     pub corrected: u64,
+    /// Points of `merged` in windows that are past the horizon.
+    pub sealed: u64,
     /// Groups that were included already; they changed nothing.
     pub duplicates: u64,
+}
+
+/// How far a partition is, for a file beside the store: it tells what is gone even when the whole store is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The number of the next record.
+    pub next: u64,
+    /// Points in all records.
+    pub received: u64,
+    pub too_old: u64,
+    pub corrupt: u64,
+    pub sealed: u64,
 }
 
 /// One partition. See the module's head.
@@ -91,13 +110,14 @@ pub struct Partition {
     log_from: u64,
     log_bytes: u64,
     pending: VecDeque<(u64, Vec<Bytes>, u64)>,
-    sealed: Vec<BlockId>,
+    cursor: Cursor,
+    dead: Dead,
     books: Books,
 }
 
 impl Partition {
-    /// An empty partition.
-    pub fn new(number: u16) -> Partition {
+    /// An empty partition. `targets`: names of the stores' addresses, see [`Cursor`].
+    pub fn new(number: u16, targets: &[String]) -> Partition {
         Partition {
             number,
             included: IncludedSet::new(),
@@ -106,7 +126,8 @@ impl Partition {
             log_from: 0,
             log_bytes: 0,
             pending: VecDeque::new(),
-            sealed: Vec::new(),
+            cursor: Cursor::new(targets, Vec::new()),
+            dead: Dead::default(),
             books: Books::default(),
         }
     }
@@ -139,16 +160,19 @@ impl Partition {
         }
         let reply = FlushReply { number, partition, lane, groups: replies };
         if taken.is_empty() {
-            return Outcome { record: None, reply, after: self.last_appended() };
+            return Outcome { record: None, reply, after: self.last_appended(), loads: Vec::new() };
         }
-        let deltas = taken.iter().map(|group| group.deltas.clone()).collect();
-        let mut record = Vec::new();
-        wire::encode(&Frame::Flush(Flush { number, partition, lane, groups: taken }), &mut record);
-        let after = self.append(record.len());
-        self.pending.push_back((after, deltas, points));
+        let taken = Flush { number, partition, lane, groups: taken };
+        let deltas = record::deltas(&taken);
+        let mut loads: Vec<BlockId> = deltas.iter().flat_map(|bytes| self.absent_in(bytes)).collect();
+        loads.sort_unstable();
+        loads.dedup();
         self.books.received += points;
         self.books.pending += points;
-        Outcome { record: Some(record), reply, after }
+        let record = record::flush(self.number, self.next, self.books.received, taken);
+        let after = self.append(record.len());
+        self.pending.push_back((after, deltas, points));
+        Outcome { record: Some(record), reply, after, loads }
     }
 
     /// The points of a group that may be merged, or why it may not.
@@ -156,20 +180,24 @@ impl Partition {
         self.included.check(&group.included).map_err(|objection| match objection {
             Objection::Already(included) => GroupReply::Refused { included },
             Objection::DuplicateSender(ids) => GroupReply::DuplicateSender { ids },
+            Objection::Retired { ids, floor } => GroupReply::Retired { ids, floor },
             Objection::TooManyHoles(ids) => GroupReply::TooManyHoles { ids },
         })?;
         deltas::check(&group.deltas).map(|totals| totals.points).map_err(|_| GroupReply::Malformed)
     }
 
-    /// Takes a sender's epochs up to `floor` as included. The record to append, if that is news.
+    /// Takes nothing of a sender's epochs up to `floor` any more. The record to append, if that is news.
     pub fn retire(&mut self, sender: u64, floor: u32) -> Option<(u64, Vec<u8>)> {
         if !self.included.retire(sender, floor) {
             return None;
         }
-        let mut record = vec![b'R'];
-        record.extend_from_slice(&sender.to_le_bytes());
-        record.extend_from_slice(&floor.to_le_bytes());
+        let record = record::retired(self.number, self.next, self.books.received, sender, floor);
         Some((self.append(record.len()), record))
+    }
+
+    /// Every sender that is known, with its highest epoch and its floor.
+    pub fn senders(&self) -> BTreeMap<u64, Known> {
+        self.included.senders()
     }
 
     fn append(&mut self, len: usize) -> u64 {
@@ -185,30 +213,77 @@ impl Partition {
         self.next.saturating_sub(1)
     }
 
-    /// Every record up to and including `upto` is synced: its deltas become part of the windows.
-    ///
-    /// `load`: reads the snapshot of a block that was evicted.
-    pub fn synced(&mut self, upto: u64, load: &mut dyn FnMut(BlockId) -> Option<Vec<u8>>) {
-        while let Some((_, deltas, points)) = self.pending.pop_front_if(|(number, ..)| *number <= upto) {
-            self.books.pending -= points;
-            for bytes in deltas {
-                self.merge(&bytes, load);
+    /// Every record up to and including `upto` is synced: its deltas become part of the windows. Returns the blocks that
+    /// must be loaded first ([`Partition::loaded`]); then this is to be called again.
+    pub fn synced(&mut self, upto: u64) -> Vec<BlockId> {
+        while let Some((_, deltas, _)) = self.pending.front().filter(|(number, ..)| *number <= upto) {
+            let mut missing: Vec<BlockId> = deltas.iter().flat_map(|bytes| self.absent_in(bytes)).collect();
+            if !missing.is_empty() {
+                missing.sort_unstable();
+                missing.dedup();
+                return missing;
+            }
+            if let Some((_, deltas, points)) = self.pending.pop_front() {
+                self.books.pending -= points;
+                deltas.iter().for_each(|bytes| self.merge(bytes, None));
             }
         }
+        Vec::new()
     }
 
-    fn merge(&mut self, bytes: &[u8], load: &mut dyn FnMut(BlockId) -> Option<Vec<u8>>) {
-        let Partition { windows, books, .. } = self;
+    /// A snapshot was read, or could not be (`None`). What was found if it is lost.
+    pub fn loaded(&mut self, id: BlockId, bytes: Option<&[u8]>) -> Option<Finding> {
+        if !self.windows.is_absent(id) || bytes.is_some_and(|bytes| self.windows.restore(id, bytes).is_ok()) {
+            return None;
+        }
+        let points = self.windows.lose(id);
+        self.forget_merged(points);
+        Some(Finding::Block { id, points })
+    }
+
+    /// Points that were merged are gone.
+    fn forget_merged(&mut self, points: u64) {
+        self.books.merged = self.books.merged.saturating_sub(points);
+        self.books.corrupt += points;
+    }
+
+    /// The blocks that these deltas change and that are not in memory.
+    fn absent_in(&self, bytes: &[u8]) -> Vec<BlockId> {
+        let mut absent = Vec::new();
+        if self.windows.has_absent() {
+            let read = deltas::decode(bytes, |delta| {
+                let id = BlockId { window: delta.window, rule: delta.rule };
+                if absent.last() != Some(&id) && self.windows.is_absent(id) {
+                    absent.push(id);
+                }
+            });
+            debug_assert!(read.is_ok(), "BUG: deltas were checked before they were taken");
+        }
+        absent
+    }
+
+    /// `replayed`: the number of the record, if a block may hold it already.
+    fn merge(&mut self, bytes: &[u8], replayed: Option<u64>) {
+        let Partition { windows, books, dead, .. } = self;
         // Checked when it was taken, so it reads to its end.
         let read = deltas::decode(bytes, |delta| {
             let id = BlockId { window: delta.window, rule: delta.rule };
             let points = delta.partial.points();
-            match merge_one(windows, id, delta.name, delta.partial, load) {
+            if replayed.is_some_and(|number| number < windows.as_of(id)) {
+                books.merged += points;
+                return;
+            }
+            if id.window < windows.sealed_before() {
+                dead.add(id, delta.name, &delta.partial);
+            }
+            match windows.merge(id.rule, delta.name, id.window, delta.partial) {
                 Merged::Applied { corrected } => {
                     books.merged += points;
                     books.corrected += if corrected { points } else { 0 };
                 }
-                Merged::TooOld | Merged::Absent => books.too_old += points,
+                Merged::TooOld => books.too_old += points,
+                // Absent: loads come before merging, so this is a bug; counted, not hidden.
+                Merged::Lost | Merged::Absent => books.corrupt += points,
             }
         });
         debug_assert!(read.is_ok(), "BUG: deltas were checked before they were taken");
@@ -219,9 +294,20 @@ impl Partition {
         &mut self.windows
     }
 
+    /// What the stores may lack.
+    pub fn cursor(&mut self) -> &mut Cursor {
+        &mut self.cursor
+    }
+
+    /// Both, to emit from one and to note it in the other.
+    pub fn emitting(&mut self) -> (&mut Windows, &mut Cursor) {
+        (&mut self.windows, &mut self.cursor)
+    }
+
     /// Drops the windows that start before `floor`; later points for them are too old.
     pub fn seal_before(&mut self, floor: UnixSeconds) {
-        self.sealed.extend(self.windows.seal_before(floor).blocks);
+        self.books.sealed += self.windows.seal_before(floor).points;
+        self.cursor.seal_before(self.windows.sealed_before());
     }
 
     /// The first record that is not in the checkpoint: recovery reads the log from here.
@@ -234,9 +320,25 @@ impl Partition {
         self.log_bytes
     }
 
-    /// Memory of the windows.
+    /// Whether a checkpoint would write anything new.
+    pub fn has_changed(&self) -> bool {
+        self.log_bytes > 0 || self.windows.has_changed() || self.cursor.has_changed()
+    }
+
+    /// Memory of the windows and of what is known of absent ones.
     pub fn bytes(&self) -> usize {
-        self.windows.bytes()
+        self.windows.bytes() + self.cursor.bytes()
+    }
+
+    /// How far it is.
+    pub fn mark(&self) -> Mark {
+        let Books { received, too_old, corrupt, sealed, .. } = self.books;
+        Mark { next: self.next, received, too_old, corrupt, sealed }
+    }
+
+    /// Points too old whose dead letters were not kept because there are too many, since the start of the process.
+    pub fn dead_letters_unkept(&self) -> u64 {
+        self.dead.unkept
     }
 
     /// The books.
@@ -244,154 +346,55 @@ impl Partition {
         self.books
     }
 
-    /// Everything that changed since the last checkpoint, so that the log up to here can go. Only with nothing pending:
-    /// the windows must hold what the log holds; `None` otherwise.
-    pub fn checkpoint(&mut self) -> Option<Checkpoint> {
-        if !self.pending.is_empty() {
-            return None;
-        }
-        let mut checkpoint = Checkpoint {
-            log: (log_key(self.number, self.log_from), log_key(self.number, self.next)),
-            deletes: std::mem::take(&mut self.sealed).into_iter().map(|id| block_key(self.number, id)).collect(),
-            ..Checkpoint::default()
-        };
+    /// Everything that changed since the last checkpoint, so that the log up to here can go: up to what is merged. What
+    /// is appended and not merged yet stays in the log; that its batches are in the included set already is right, for
+    /// a store keeps a later write only together with all before it.
+    ///
+    /// The puts may be written in several batches, in their order, each block with its index entry: a block says up to
+    /// which record it goes, so a crash between them merges nothing twice. The last two are the copies of the checkpoint.
+    pub fn checkpoint(&mut self) -> Checkpoint {
+        let number = self.number;
+        let log_from = self.pending.front().map_or(self.next, |(number, ..)| *number);
+        let mut puts = Vec::new();
+        let mut reindex = self.cursor.take_changed();
         for id in self.windows.take_changed() {
             let mut bytes = Vec::new();
-            if self.windows.encode_block(id, &mut bytes) {
-                checkpoint.puts.push((block_key(self.number, id), bytes));
+            if let Some(rest) = self.windows.encode_block(id, log_from, &mut bytes) {
+                puts.push((keys::block_key(number, id), bytes));
+                puts.push((keys::index_key(number, id), meta::index_entry(&rest, self.cursor.owed(id))));
+                reindex.remove(&id);
             }
         }
-        let mut meta = vec![META_VERSION];
-        meta.extend_from_slice(&self.next.to_le_bytes());
-        meta.extend_from_slice(&self.windows.sealed_before().0.to_le_bytes());
-        let Books { received, merged, too_old, corrected, .. } = self.books;
-        [received, merged, too_old, corrected].iter().for_each(|n| meta.extend_from_slice(&n.to_le_bytes()));
-        self.included.encode(&mut meta);
-        checkpoint.puts.push((meta_key(self.number), meta));
-        self.log_from = self.next;
+        for id in reindex {
+            if let Some(rest) = self.windows.rest(id) {
+                puts.push((keys::index_key(number, id), meta::index_entry(&rest, self.cursor.owed(id))));
+            }
+        }
+        if let Some((parcel, bytes)) = self.dead.take_parcel() {
+            puts.push((keys::dead_key(number, parcel), bytes));
+        }
+        let floor = self.windows.sealed_before();
+        let meta = self.meta(log_from).encode();
+        puts.extend(keys::meta_keys(number).map(|key| (key, meta.clone())));
+        self.log_from = log_from;
         self.log_bytes = 0;
-        Some(checkpoint)
+        Checkpoint { puts, log_from, floor }
     }
 
-    /// Takes up the meta record of a checkpoint. First of all, in an empty partition.
-    ///
-    /// # Errors
-    /// When the bytes are not understood.
-    pub fn restore(&mut self, meta: &[u8]) -> Result<(), RestoreError> {
-        let partition = self.number;
-        let damaged = RestoreError::Damaged { partition, what: "the checkpoint" };
-        let (&version, mut rest) = meta.split_first().ok_or_else(|| damaged.clone())?;
-        if version != META_VERSION {
-            return Err(RestoreError::NewerFormat { partition, version });
+    fn meta(&self, next: u64) -> Meta {
+        let books = self.books;
+        Meta {
+            next,
+            floor: self.windows.sealed_before().0,
+            // What is pending is received when its record is replayed.
+            books: Books { received: books.received - books.pending, ..books },
+            dead_next: self.dead.next,
+            dead_bytes: self.dead.bytes,
+            slots: self.cursor.slots().to_vec(),
+            lost: self.windows.lost().collect(),
+            included: self.included.clone(),
         }
-        let next = take_u64(&mut rest).ok_or_else(|| damaged.clone())?;
-        let floor = take_u32(&mut rest).ok_or_else(|| damaged.clone())?;
-        let mut books = [0u64; 4];
-        for n in &mut books {
-            *n = take_u64(&mut rest).ok_or_else(|| damaged.clone())?;
-        }
-        let [received, merged, too_old, corrected] = books;
-        self.books = Books { received, merged, too_old, corrected, ..Books::default() };
-        self.included = IncludedSet::decode(&mut rest).ok_or(damaged)?;
-        self.windows = Windows::new(UnixSeconds(floor));
-        self.next = next;
-        self.log_from = next;
-        Ok(())
     }
-
-    /// Takes up the snapshot of one block of windows.
-    ///
-    /// # Errors
-    /// When the bytes are not understood.
-    pub fn restore_block(&mut self, id: BlockId, bytes: &[u8]) -> Result<(), RestoreError> {
-        let partition = self.number;
-        self.windows.restore(id, bytes).map_err(|_| RestoreError::Damaged { partition, what: "a block of windows" })
-    }
-
-    /// Takes up one record of the log, in their order; it is durable, so it is merged at once. `load`: as for
-    /// [`Partition::synced`].
-    ///
-    /// # Errors
-    /// When the bytes are no record, or not the next one.
-    pub fn replay(
-        &mut self,
-        number: u64,
-        bytes: &[u8],
-        load: &mut dyn FnMut(BlockId) -> Option<Vec<u8>>,
-    ) -> Result<(), RestoreError> {
-        let damaged = RestoreError::Damaged { partition: self.number, what: "a log record" };
-        if number != self.next {
-            return Err(damaged);
-        }
-        if let Some(mut retired) = bytes.strip_prefix(b"R") {
-            let sender = take_u64(&mut retired).ok_or_else(|| damaged.clone())?;
-            let floor = take_u32(&mut retired).ok_or(damaged)?;
-            self.included.retire(sender, floor);
-        } else {
-            let mut buffer = BytesMut::from(bytes);
-            let raw = wire::next_raw(&mut buffer).ok().flatten().ok_or_else(|| damaged.clone())?;
-            let Ok(Frame::Flush(flush)) = wire::decode(raw) else { return Err(damaged) };
-            for group in flush.groups {
-                group.included.iter().for_each(|member: &Included| self.included.insert(member));
-                let points = deltas::check(&group.deltas).map_err(|_| damaged.clone())?.points;
-                self.books.received += points;
-                self.merge(&group.deltas, load);
-            }
-        }
-        self.append(bytes.len());
-        Ok(())
-    }
-}
-
-fn merge_one(
-    windows: &mut Windows,
-    id: BlockId,
-    name: &[u8],
-    partial: Partial,
-    load: &mut dyn FnMut(BlockId) -> Option<Vec<u8>>,
-) -> Merged {
-    if windows.is_absent(id)
-        && let Some(bytes) = load(id)
-        && windows.restore(id, &bytes).is_err()
-    {
-        return Merged::Absent;
-    }
-    windows.merge(id.rule, name, id.window, partial)
-}
-
-/// Where a partition's checkpoint is.
-pub fn meta_key(partition: u16) -> Vec<u8> {
-    [&b"m"[..], &partition.to_be_bytes()].concat()
-}
-
-/// Where a record is. Record 0 and `u64::MAX` bound the whole log of a partition.
-pub fn log_key(partition: u16, number: u64) -> Vec<u8> {
-    [&b"l"[..], &partition.to_be_bytes(), &number.to_be_bytes()].concat()
-}
-
-/// Where the snapshot of a block is.
-pub fn block_key(partition: u16, id: BlockId) -> Vec<u8> {
-    [&b"w"[..], &partition.to_be_bytes(), &id.window.0.to_be_bytes(), &id.rule.to_be_bytes()].concat()
-}
-
-/// The bounds of all blocks of a partition.
-pub fn block_range(partition: u16) -> (Vec<u8>, Vec<u8>) {
-    let last = BlockId { window: UnixSeconds(u32::MAX), rule: u16::MAX };
-    let mut end = block_key(partition, last);
-    end.push(0);
-    ([&b"w"[..], &partition.to_be_bytes()].concat(), end)
-}
-
-/// The number in a key of the log.
-pub fn number_of_log_key(key: &[u8]) -> Option<u64> {
-    key.get(3..11)?.try_into().ok().map(u64::from_be_bytes)
-}
-
-/// The block in a key of a snapshot.
-pub fn block_of_key(key: &[u8]) -> Option<BlockId> {
-    let window = key.get(3..7)?.try_into().ok().map(u32::from_be_bytes)?;
-    let rule = key.get(7..9)?.try_into().ok().map(u16::from_be_bytes)?;
-    Some(BlockId { window: UnixSeconds(window), rule })
 }
 
 #[cfg(test)]

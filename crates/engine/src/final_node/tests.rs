@@ -5,16 +5,29 @@ use crate::batch::BatchId;
 use crate::deltas::{Deltas, KeyTable};
 use crate::partial::{PointOrder, Shape};
 use crate::rule::OutputKey;
-use crate::wire::Lane;
+use crate::wire::{Included, Lane};
 
 const WINDOW: UnixSeconds = UnixSeconds(1000);
 const BLOCK: BlockId = BlockId { window: WINDOW, rule: 0 };
 
 /// What a store would hold.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Disk {
-    log: BTreeMap<u64, Vec<u8>>,
+    log: Vec<Bytes>,
     kv: BTreeMap<Vec<u8>, Vec<u8>>,
+    mark: Option<Mark>,
+}
+
+impl Snapshots for &Disk {
+    fn load(&mut self, id: BlockId) -> Option<Bytes> {
+        self.kv.get(&keys::block_key(3, id)).map(|bytes| Bytes::from(bytes.clone()))
+    }
+
+    fn all(&mut self, visit: &mut dyn FnMut(BlockId, &[u8])) {
+        for (key, bytes) in self.kv.iter().filter(|(key, _)| key.starts_with(b"w")) {
+            visit(keys::block_of(key).expect("a block's key").1, bytes);
+        }
+    }
 }
 
 fn deltas(values: &[f64]) -> Bytes {
@@ -42,11 +55,23 @@ fn flush(number: u64, lane: Lane, groups: &[(&[u32], &[f64])]) -> Flush {
 
 fn commit(partition: &mut Partition, disk: &mut Disk, flush: Flush) -> FlushReply {
     let outcome = partition.flush(flush);
-    if let Some(record) = outcome.record {
-        disk.log.insert(outcome.after, record);
-    }
-    partition.synced(outcome.after, &mut |_| None);
+    disk.log.extend(outcome.record.map(Bytes::from));
+    sync(partition, disk, outcome.after);
     outcome.reply
+}
+
+fn sync(partition: &mut Partition, disk: &mut Disk, upto: u64) {
+    disk.mark = Some(partition.mark());
+    loop {
+        let missing = partition.synced(upto);
+        if missing.is_empty() {
+            return;
+        }
+        for id in missing {
+            let bytes = (&*disk).load(id);
+            partition.loaded(id, bytes.as_deref());
+        }
+    }
 }
 
 fn total(partition: &mut Partition) -> (u64, f64) {
@@ -54,34 +79,50 @@ fn total(partition: &mut Partition) -> (u64, f64) {
     found.map_or((0, 0.0), |p| (p.points(), p.value(crate::rule::Function::Sum, 10).expect("a sum")))
 }
 
+fn found(disk: &Disk) -> Found {
+    let value = |key: &Vec<u8>| disk.kv.get(key).map(|bytes| Bytes::from(bytes.clone()));
+    let index = disk.kv.iter().filter(|(key, _)| key.starts_with(b"x"));
+    Found {
+        metas: keys::meta_keys(3).iter().filter_map(value).collect(),
+        index: index.map(|(key, bytes)| (keys::block_of(key).expect("a key").1, Bytes::from(bytes.clone()))).collect(),
+        records: disk.log.clone(),
+        mark: disk.mark,
+    }
+}
+
+fn recovered(disk: &Disk) -> (Partition, Vec<Finding>) {
+    Partition::recover(3, &targets(), &found(disk), &mut { disk }).expect("our own format")
+}
+
+/// From a disk without damage, with every block in memory.
 fn restarted(disk: &Disk) -> Partition {
-    let mut partition = Partition::new(3);
-    if let Some(meta) = disk.kv.get(&meta_key(3)) {
-        partition.restore(meta).expect("meta");
-    }
-    let (from, to) = block_range(3);
-    for (key, bytes) in disk.kv.range(from..to) {
-        partition.restore_block(block_of_key(key).expect("key"), bytes).expect("block");
-    }
-    for (number, bytes) in &disk.log {
-        partition.replay(*number, bytes, &mut |_| None).expect("record");
+    let (mut partition, findings) = recovered(disk);
+    assert_eq!(findings, []);
+    let (mut all, mut source) = (Vec::new(), disk);
+    source.all(&mut |id, bytes| all.push((id, bytes.to_vec())));
+    for (id, bytes) in all {
+        partition.loaded(id, Some(&bytes));
     }
     partition
 }
 
 fn checkpoint(partition: &mut Partition, disk: &mut Disk) {
-    let made = partition.checkpoint().expect("nothing pending");
+    let made = partition.checkpoint();
     disk.kv.extend(made.puts);
-    made.deletes.iter().for_each(|key| {
-        disk.kv.remove(key);
-    });
-    let (from, to) = (number_of_log_key(&made.log.0).expect("key"), number_of_log_key(&made.log.1).expect("key"));
-    disk.log.retain(|number, _| !(from..to).contains(number));
+    disk.log.retain(|bytes| record::place(bytes).expect("a record").1 >= made.log_from);
+}
+
+fn targets() -> Vec<String> {
+    vec!["carbon/a:1".into(), "carbon/b:1".into()]
+}
+
+fn empty() -> (Partition, Disk) {
+    (Partition::new(3, &targets()), Disk::default())
 }
 
 #[test]
 fn a_batch_is_merged_once_however_often_it_comes() {
-    let (mut partition, mut disk) = (Partition::new(3), Disk::default());
+    let (mut partition, mut disk) = empty();
     let first = commit(&mut partition, &mut disk, flush(1, Lane::First, &[(&[0, 1], &[1.0, 2.0])]));
     assert_eq!(first.groups, [GroupReply::Merged]);
     let again = commit(&mut partition, &mut disk, flush(1, Lane::First, &[(&[0, 1], &[1.0, 2.0])]));
@@ -91,7 +132,7 @@ fn a_batch_is_merged_once_however_often_it_comes() {
 
 #[test]
 fn lane_f_is_all_or_nothing_and_lane_s_takes_what_is_new() {
-    let (mut partition, mut disk) = (Partition::new(3), Disk::default());
+    let (mut partition, mut disk) = empty();
     commit(&mut partition, &mut disk, flush(1, Lane::First, &[(&[0], &[1.0])]));
     let mixed = commit(&mut partition, &mut disk, flush(2, Lane::First, &[(&[0, 1], &[1.0, 10.0])]));
     assert_eq!(mixed.groups, [GroupReply::Refused { included: vec![member(0).id] }]);
@@ -103,18 +144,18 @@ fn lane_f_is_all_or_nothing_and_lane_s_takes_what_is_new() {
 
 #[test]
 fn nothing_is_visible_before_its_record_is_synced() {
-    let mut partition = Partition::new(3);
+    let mut partition = empty().0;
     let outcome = partition.flush(flush(1, Lane::First, &[(&[0], &[5.0])]));
     assert_eq!((total(&mut partition), partition.books().pending), ((0, 0.0), 1));
     let again = partition.flush(flush(1, Lane::First, &[(&[0], &[5.0])]));
     assert_eq!((again.record, again.after), (None, outcome.after), "'included already' waits for the same sync");
-    partition.synced(outcome.after, &mut |_| None);
+    assert_eq!(partition.synced(outcome.after), []);
     assert_eq!(total(&mut partition), (1, 5.0));
 }
 
 #[test]
 fn a_restart_at_any_record_gives_what_was_synced() {
-    let (mut partition, mut disk) = (Partition::new(3), Disk::default());
+    let (mut partition, mut disk) = empty();
     for seq in 0..6u32 {
         if seq == 3 {
             checkpoint(&mut partition, &mut disk);
@@ -129,33 +170,35 @@ fn a_restart_at_any_record_gives_what_was_synced() {
 }
 
 #[test]
-fn a_checkpoint_waits_for_what_is_pending_and_then_replaces_the_log() {
-    let (mut partition, mut disk) = (Partition::new(3), Disk::default());
+fn a_checkpoint_replaces_the_log_up_to_what_is_merged() {
+    let (mut partition, mut disk) = empty();
     commit(&mut partition, &mut disk, flush(1, Lane::First, &[(&[0], &[5.0])]));
     let outcome = partition.flush(flush(2, Lane::First, &[(&[1], &[6.0])]));
-    assert_eq!(partition.checkpoint(), None);
-    disk.log.insert(outcome.after, outcome.record.expect("record"));
-    partition.synced(outcome.after, &mut |_| None);
+    disk.log.extend(outcome.record.map(Bytes::from));
     checkpoint(&mut partition, &mut disk);
-    assert!(disk.log.is_empty());
-    assert_eq!(total(&mut restarted(&disk)), (2, 11.0));
+    assert_eq!(disk.log.len(), 1, "the record that is not merged stays");
+    sync(&mut partition, &mut disk, outcome.after);
+    let mut again = restarted(&disk);
+    assert_eq!((total(&mut again), again.books()), ((2, 11.0), partition.books()));
+    let refused = again.flush(flush(3, Lane::First, &[(&[1], &[1.0])]));
+    assert_eq!(refused.reply.groups, [GroupReply::Refused { included: vec![member(1).id] }]);
 }
 
 #[test]
 fn a_retired_epoch_stays_retired_over_a_restart() {
-    let (mut partition, mut disk) = (Partition::new(3), Disk::default());
-    let (number, record) = partition.retire(1, 1).expect("news");
-    disk.log.insert(number, record);
+    let (mut partition, mut disk) = empty();
+    let (_, record) = partition.retire(1, 1).expect("news");
+    disk.log.push(Bytes::from(record));
     assert_eq!(partition.retire(1, 1), None);
     for mut partition in [restarted(&disk), partition] {
         let ghost = partition.flush(flush(1, Lane::First, &[(&[7], &[1.0])]));
-        assert_eq!(ghost.reply.groups, [GroupReply::Refused { included: vec![member(7).id] }]);
+        assert_eq!(ghost.reply.groups, [GroupReply::Retired { ids: vec![member(7).id], floor: 1 }]);
     }
 }
 
 #[test]
 fn deltas_that_cannot_be_read_are_refused_and_nothing_is_included() {
-    let mut partition = Partition::new(3);
+    let mut partition = empty().0;
     let mut bad = flush(1, Lane::First, &[(&[0], &[1.0])]);
     bad.groups[0].deltas = Bytes::from_static(b"\xff\xff");
     assert_eq!(partition.flush(bad).reply.groups, [GroupReply::Malformed]);
@@ -164,44 +207,155 @@ fn deltas_that_cannot_be_read_are_refused_and_nothing_is_included() {
 }
 
 #[test]
-fn points_past_the_horizon_are_counted_and_change_nothing() {
-    let (mut partition, mut disk) = (Partition::new(3), Disk::default());
+fn points_past_the_horizon_are_counted_kept_as_dead_letters_and_change_nothing() {
+    let (mut partition, mut disk) = empty();
     commit(&mut partition, &mut disk, flush(1, Lane::First, &[(&[0], &[1.0])]));
     partition.seal_before(UnixSeconds(2000));
     commit(&mut partition, &mut disk, flush(2, Lane::First, &[(&[1], &[1.0, 1.0])]));
     let books = partition.books();
-    assert_eq!((books.received, books.merged, books.too_old), (3, 1, 2));
+    assert_eq!((books.received, books.merged, books.too_old, books.sealed), (3, 1, 2, 1));
     checkpoint(&mut partition, &mut disk);
-    assert_eq!(restarted(&disk).windows().sealed_before(), UnixSeconds(2000));
+    let letter = &disk.kv[&keys::dead_key(3, 0)];
+    assert!(letter.windows(3).any(|bytes| bytes == b"out"), "the name of what came too late");
+    let mut again = restarted(&disk);
+    assert_eq!((again.windows().sealed_before(), again.books()), (UnixSeconds(2000), books));
+    commit(&mut again, &mut disk, flush(3, Lane::First, &[(&[2], &[1.0])]));
+    checkpoint(&mut again, &mut disk);
+    assert!(disk.kv.contains_key(&keys::dead_key(3, 1)), "a parcel never replaces another");
 }
 
 #[test]
-fn an_evicted_window_comes_back_for_late_points() {
-    let (mut partition, mut disk) = (Partition::new(3), Disk::default());
+fn a_window_on_disk_is_loaded_for_late_points_and_the_answer_does_not_wait_for_it() {
+    let (mut partition, mut disk) = empty();
     commit(&mut partition, &mut disk, flush(1, Lane::First, &[(&[0], &[1.0])]));
     checkpoint(&mut partition, &mut disk);
-    // Only a window with nothing to emit leaves; this one was never emitted, so take it out by restarting without it.
-    let mut cold = Partition::new(3);
-    cold.restore(&disk.kv[&meta_key(3)]).expect("meta");
-    cold.windows().set_absent(BLOCK, 1);
-    let outcome = cold.flush(flush(2, Lane::First, &[(&[1], &[4.0])]));
-    cold.synced(outcome.after, &mut |id| disk.kv.get(&block_key(3, id)).cloned());
-    assert_eq!(total(&mut cold), (2, 5.0));
+    assert!(partition.windows().evict(BLOCK));
+    let outcome = partition.flush(flush(2, Lane::First, &[(&[1], &[4.0])]));
+    assert_eq!(outcome.loads, [BLOCK]);
+    assert_eq!(partition.synced(outcome.after), [BLOCK]);
+    assert_eq!(partition.books().pending, 1);
+    let bytes = (&disk).load(BLOCK);
+    assert_eq!(partition.loaded(BLOCK, bytes.as_deref()), None);
+    assert_eq!(partition.synced(outcome.after), []);
+    assert_eq!(total(&mut partition), (2, 5.0));
+}
+
+/// Eight records of 1, 2, .. 8 points, a checkpoint after the fourth: 36 points.
+fn full() -> (Partition, Disk) {
+    let (mut partition, mut disk) = empty();
+    for seq in 0..8u32 {
+        if seq == 4 {
+            checkpoint(&mut partition, &mut disk);
+        }
+        let values = vec![1.0; seq as usize + 1];
+        commit(&mut partition, &mut disk, flush(u64::from(seq), Lane::First, &[(&[seq], &values)]));
+    }
+    (partition, disk)
+}
+
+/// After `damage` all 36 points are received, `lost` of them lost, the rest is merged and in the windows.
+#[track_caller]
+fn check_damage(lost: u64, damage: impl FnOnce(&mut Disk)) -> (Partition, Vec<Finding>) {
+    let (_, mut disk) = full();
+    damage(&mut disk);
+    let (mut partition, findings) = recovered(&disk);
+    let books = partition.books();
+    assert_eq!(findings.iter().map(|finding| finding.points()).sum::<u64>(), lost, "{findings:?}");
+    assert_eq!((books.received, books.corrupt, books.pending), (36, lost, 0), "{findings:?}");
+    assert_eq!(books.received, books.merged + books.too_old + books.corrupt);
+    assert_eq!(partition.windows().points(), books.merged - books.sealed);
+    // It goes on from there, with numbers that were never used.
+    let next = partition.mark().next;
+    assert_eq!(next, 8);
+    let outcome = partition.flush(flush(99, Lane::First, &[(&[99], &[1.0])]));
+    assert_eq!(outcome.after, 8);
+    (partition, findings)
 }
 
 #[test]
-fn damaged_records_are_said_to_be_damaged() {
-    let (mut partition, mut disk) = (Partition::new(3), Disk::default());
+fn a_damaged_record_costs_its_own_points_and_nothing_else() {
+    for (at, points) in [(0, 5), (1, 6), (2, 7), (3, 8)] {
+        let damage = |disk: &mut Disk| {
+            let mut record = disk.log[at].to_vec();
+            record[30] ^= 1;
+            disk.log[at] = Bytes::from(record);
+        };
+        let (_, findings) = check_damage(points, damage);
+        assert_eq!(findings, [Finding::Records { records: 1, points }], "record {at}");
+    }
+    check_damage(6 + 7, |disk| drop(disk.log.drain(1..3)));
+    check_damage(5 + 6 + 7 + 8, |disk| disk.log.clear());
+}
+
+#[test]
+fn one_damaged_copy_of_the_checkpoint_costs_nothing() {
+    for copy in keys::meta_keys(3) {
+        let (mut partition, findings) = check_damage(0, |disk| disk.kv.get_mut(&copy).expect("a copy")[9] ^= 1);
+        assert_eq!(findings, [Finding::Checkpoint]);
+        let refused = partition.flush(flush(1, Lane::First, &[(&[0], &[1.0])]));
+        assert_eq!(refused.reply.groups, [GroupReply::Refused { included: vec![member(0).id] }]);
+    }
+}
+
+#[test]
+fn without_any_checkpoint_the_windows_stay_and_the_loss_of_the_included_set_is_said() {
+    let (_, findings) = check_damage(0, |disk| {
+        keys::meta_keys(3).iter().for_each(|key| drop(disk.kv.remove(key)));
+    });
+    assert_eq!(findings, [Finding::IncludedLost, Finding::Before { points: 0 }]);
+}
+
+#[test]
+fn a_lost_index_entry_is_made_again_from_its_block() {
+    check_damage(0, |disk| drop(disk.kv.remove(&keys::index_key(3, BLOCK))));
+    let both = [keys::index_key(3, BLOCK), keys::block_key(3, BLOCK)];
+    let (_, findings) = check_damage(1 + 2 + 3 + 4, |disk| both.iter().for_each(|key| drop(disk.kv.remove(key))));
+    assert_eq!(findings, [Finding::Blocks { points: 10 }]);
+}
+
+#[test]
+fn a_damaged_block_costs_its_points() {
+    let (_, findings) = check_damage(10, |disk| disk.kv.get_mut(&keys::block_key(3, BLOCK)).expect("a block")[9] ^= 1);
+    assert_eq!(findings, [Finding::Block { id: BLOCK, points: 10 }]);
+}
+
+#[test]
+fn even_a_lost_store_is_counted() {
+    let (_, findings) = check_damage(36, |disk| *disk = Disk { mark: disk.mark, ..Disk::default() });
+    assert_eq!(findings, [Finding::IncludedLost, Finding::Before { points: 36 }]);
+}
+
+#[test]
+fn what_a_store_may_lack_is_known_after_a_restart() {
+    let (mut partition, mut disk) = empty();
     commit(&mut partition, &mut disk, flush(1, Lane::First, &[(&[0], &[1.0])]));
-    let mut record = disk.log[&0].clone();
-    let last = record.len() - 1;
-    record[last] ^= 1;
-    let damaged = RestoreError::Damaged { partition: 3, what: "a log record" };
-    assert_eq!(Partition::new(3).replay(0, &record, &mut |_| None), Err(damaged.clone()));
-    assert_eq!(
-        Partition::new(3).replay(1, &disk.log[&0], &mut |_| None),
-        Err(damaged),
-        "a record is missing before it"
-    );
-    assert!(matches!(Partition::new(3).restore(&[9, 0]), Err(RestoreError::NewerFormat { version: 9, .. })));
+    partition.cursor().handed(0, BLOCK, 1);
+    partition.cursor().wait(1, BLOCK, 1);
+    checkpoint(&mut partition, &mut disk);
+    let mut again = restarted(&disk);
+    assert_eq!((again.cursor().newest(0), again.cursor().newest(1)), (Some((BLOCK, 0)), Some((BLOCK, 0))));
+    // A receipt changes the index entry only.
+    partition.cursor().released(0, 1);
+    let made = partition.checkpoint();
+    assert!(!made.puts.iter().any(|(key, _)| *key == keys::block_key(3, BLOCK)));
+    disk.kv.extend(made.puts);
+    let mut again = restarted(&disk);
+    assert_eq!((again.cursor().newest(0), again.cursor().newest(1)), (None, Some((BLOCK, 0))));
+}
+
+#[test]
+fn a_checkpoint_cut_between_its_batches_merges_nothing_twice() {
+    let (mut partition, mut disk) = empty();
+    for seq in 0..3u32 {
+        commit(&mut partition, &mut disk, flush(u64::from(seq), Lane::First, &[(&[seq], &[1.0])]));
+    }
+    let made = partition.checkpoint();
+    let pairs = made.puts.len() - 2;
+    assert_eq!(pairs, 2, "one block and its index entry");
+    disk.kv.extend(made.puts.into_iter().take(pairs));
+    let (mut again, findings) = recovered(&disk);
+    assert_eq!(findings, []);
+    let bytes = (&disk).load(BLOCK);
+    again.loaded(BLOCK, bytes.as_deref());
+    assert_eq!((total(&mut again), again.books()), ((3, 3.0), partition.books()));
 }

@@ -347,9 +347,13 @@ impl PartialNode {
                 GroupReply::DuplicateSender { ids } if ids.contains(&member.id) => {
                     self.give_up(member.id, NackReason::DuplicateSender);
                 }
+                GroupReply::Retired { ids, floor } if ids.contains(&member.id) => {
+                    self.give_up(member.id, NackReason::Retired { floor: *floor });
+                }
                 GroupReply::Refused { .. }
                 | GroupReply::TooManyHoles { .. }
                 | GroupReply::DuplicateSender { .. }
+                | GroupReply::Retired { .. }
                 | GroupReply::Malformed => self.rebuild(member.id, partition),
             }
         }

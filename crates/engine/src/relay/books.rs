@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 /// Why a batch was given up. Closed: the ledger shows these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Drop {
-    RetainFull,
+    /// Memory was over its bound and the spill took nothing.
+    SpillFull,
     TooOld,
     BadChecksum,
     UnknownVersion,
@@ -16,12 +17,12 @@ pub enum Drop {
 impl Drop {
     /// All there are.
     pub const ALL: [Drop; 6] =
-        [Drop::RetainFull, Drop::TooOld, Drop::BadChecksum, Drop::UnknownVersion, Drop::Poison, Drop::DuplicateSender];
+        [Drop::SpillFull, Drop::TooOld, Drop::BadChecksum, Drop::UnknownVersion, Drop::Poison, Drop::DuplicateSender];
 
     /// The word in the ledger.
     pub fn as_str(self) -> &'static str {
         match self {
-            Drop::RetainFull => "retain_full",
+            Drop::SpillFull => "spill_full",
             Drop::TooOld => "too_old",
             Drop::BadChecksum => "bad_checksum",
             Drop::UnknownVersion => "unknown_version",
@@ -32,11 +33,19 @@ impl Drop {
 }
 
 /// The books of the destination `aggregate`, in points:
-/// `owed = delivered + in_flight + sum(dropped)`.
+/// `owed = delivered + in_flight + spilled + sum(dropped)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Books {
     pub owed: u64,
     pub delivered: u64,
     pub in_flight: u64,
+    /// Handed over to the spill, all in all. What became of them there is in the spill's books.
+    pub spilled: u64,
     pub dropped: BTreeMap<Drop, u64>,
+    /// Part of `in_flight`: journalled, so on disk as well. Not a class.
+    pub journalled: u64,
+    /// Points on disk, ever, that were counted as delivered or dropped here and not as spilled: their tickets were told
+    /// by [`super::Relay::take_settled`], or refused by [`super::Relay::spilled`]. Not a class. With it
+    /// `spill: pending + settled + dropped - carried over = spilled + journalled + answered_here`.
+    pub answered_here: u64,
 }

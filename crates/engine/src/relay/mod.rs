@@ -1,36 +1,45 @@
-//! The relay's side of the acknowledged links: what was sealed stays here until it is durable at the final layer.
+//! The relay's side of the acknowledged links: what was sealed stays here until it is durable at the final layer, or on
+//! disk.
 //!
 //! One batch is in one of these states, and the books ([`Relay::books`]) name them:
 //!
 //! ```text
 //!            seal                offer to a link             Durable
 //!   (lane) -------> Waiting ------------------------> Sent ----------> gone: delivered
-//!                      ^                                |
-//!                      | time-out, link down, Nack      | Nack for good: dropped{reason}
-//!                      +--------------------------------+ over `retain` and nothing moves: dropped{retain_full}
+//!                    |  ^                              | |
+//!                    |  | late, link down, Nack        | | Nack for good: dropped{reason}, and to the dead letters
+//!                    |  +------------------------------+ +---------->
+//!                    |                                 |
+//!                    +---- due for the spill ----> Spilling --------> gone: spilled
+//!                                                            synced
 //! ```
 //!
-//! * A batch is forgotten only when it is `Durable`, or counted as dropped (INV-2). The spill joins these with the
-//!   disk; until then the oldest is dropped at the bound, and only while no peer makes progress: as long as one does,
-//!   [`Relay::accepts`] is false and the clients wait.
-//! * A re-send carries `attempt`, goes to another peer if there is one, and is paid from a retry budget: 10 % of the
-//!   bytes sent first, at least 1 MiB/s so that an outage's tail drains when fresh traffic is low, saved up to 32 MiB
-//!   so that losing one peer of several costs no delay (FAULTS A8).
+//! * A batch is forgotten only when it is `Durable`, on disk and synced, or counted as dropped (INV-2). What is due for
+//!   the disk stands in `due`. While the spill can take nothing, the oldest is dropped at `retain`, and only while no
+//!   peer makes progress: as long as one does, [`Relay::accepts`] is false and the clients wait.
+//! * A re-send goes to another peer if there is one, and is paid from a retry budget: 10 % of the bytes sent first, at
+//!   least 1 MiB/s so that an outage's tail drains when fresh traffic is low, saved up to 32 MiB so that losing one peer
+//!   of several costs no delay (FAULTS A8). What is sent again because it is late: see `streams`.
 //! * The state outlives the worker that drives it. After a panic inside, [`Relay::recover`] takes everything that was
 //!   on its way as doubtful and sends it again: identities make that harmless.
 
+mod answers;
 mod books;
 mod budget;
+mod due;
+mod links;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::batch::{Batch, BatchId, Builder, Claim, Incarnation, Versions};
-use crate::pool;
 use crate::time::{Mono, UnixSeconds};
-use crate::wire::{Class, Durable, NackReason, Watermark};
+use crate::wire::{Class, Ticket, Watermark};
 pub use books::{Books, Drop};
 use budget::RetryBudget;
+pub use due::Due;
+use streams::Streams;
 
 /// Names and bounds of one relay.
 #[derive(Clone, Debug)]
@@ -42,13 +51,26 @@ pub struct Settings {
     pub peers: Vec<String>,
     pub ack_timeout: Duration,
     pub retain_bytes: u64,
+    /// Every batch goes to disk when it is sealed.
+    pub journal: bool,
 }
 
 /// How long after its start a relay retires the epochs before its own.
 const RETIRE_AFTER: Duration = Duration::from_secs(60);
+/// Above `retain` by this share of it clients wait for the spill: 1/8.
+const SLACK_SHARE: u64 = 8;
 
 /// Index into [`Settings::peers`].
 pub type Peer = usize;
+
+/// The final layer takes nothing of this incarnation any more, so there is another node with this identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disowned {
+    /// It knows this epoch with another nonce.
+    Duplicate,
+    /// Another node has retired the epochs up to `floor`, this one among them.
+    Retired { floor: u32 },
+}
 
 /// How one link does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +97,9 @@ struct Held {
     batch: Batch,
     sealed_at: Mono,
     state: State,
-    attempt: bool,
+    journal: Journal,
+    /// How often it was sent.
+    sends: u32,
     checksum_failures: u8,
 }
 
@@ -90,6 +114,17 @@ enum State {
         peer: Peer,
         at: Mono,
     },
+    /// The spill has it in hand.
+    Spilling,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Journal {
+    /// It is not journalled.
+    No,
+    Due,
+    InHand,
+    Done(Ticket),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -115,15 +150,34 @@ pub struct Relay {
     held_bytes: u64,
     links: Vec<Link>,
     slots: Vec<Option<Peer>>,
+    streams: Streams,
     budget: RetryBudget,
     last_progress: Mono,
     started: Mono,
+    /// Since when no link takes batches.
+    nobody_since: Option<Mono>,
+    disowned: Option<Disowned>,
+    spill_able: bool,
+    draining: bool,
+    /// Oldest epoch and oldest point of this sender in the spill; `None`: not told yet.
+    in_spill: Option<(Option<u32>, Option<UnixSeconds>)>,
+    /// Of `held_bytes`, what the spill has in hand.
+    spilling_bytes: u64,
+    /// Numbers of held batches that the journal has not taken yet.
+    unjournalled: BTreeSet<u32>,
+    /// What the spill answers for, for a late `Durable`: ticket and points.
+    handed_over: BTreeMap<u32, (Ticket, u32)>,
+    /// Points of what left while the spill had it in hand.
+    written_for_nothing: BTreeMap<u32, u32>,
+    settled: Vec<Ticket>,
+    dead: Vec<(Batch, Drop)>,
+    dead_bytes: u64,
     books: Books,
     resent: u64,
 }
 
 impl Relay {
-    /// An empty machine; no link is up.
+    /// An empty machine; no link is up, and the spill can take nothing yet.
     pub fn new(settings: Settings, now: Mono) -> Relay {
         let peers = settings.peers.len();
         let slots = vec![None; usize::from(settings.partitions)];
@@ -135,17 +189,30 @@ impl Relay {
             held_bytes: 0,
             links: vec![Link::default(); peers],
             slots,
+            streams: Streams::default(),
             budget: RetryBudget::new(now),
             last_progress: now,
             started: now,
+            nobody_since: Some(now),
+            disowned: None,
+            spill_able: false,
+            draining: false,
+            in_spill: None,
+            spilling_bytes: 0,
+            unjournalled: BTreeSet::new(),
+            handed_over: BTreeMap::new(),
+            written_for_nothing: BTreeMap::new(),
+            settled: Vec::new(),
+            dead: Vec::new(),
+            dead_bytes: 0,
             books: Books::default(),
             resent: 0,
             settings,
         }
     }
 
-    /// Takes an open batch over, gives it its identity and keeps it until it is durable. From here on its points are
-    /// owed. An empty one is ignored.
+    /// Takes an open batch over, gives it its identity and keeps it until it is durable or on disk. From here on its
+    /// points are owed. An empty one is ignored.
     pub fn seal(&mut self, now: Mono, builder: Builder) -> Option<BatchId> {
         if builder.points() == 0 {
             return None;
@@ -168,15 +235,29 @@ impl Relay {
         self.books.in_flight += u64::from(batch.header().points);
         self.held_bytes += len(&batch);
         let state = State::Waiting { after: Mono::ZERO, avoid: None };
-        self.held.insert(seq, Held { batch, sealed_at: now, state, attempt: false, checksum_failures: 0 });
+        let journal = if self.settings.journal { Journal::Due } else { Journal::No };
+        self.held.insert(seq, Held { batch, sealed_at: now, state, journal, sends: 0, checksum_failures: 0 });
         self.waiting.insert(seq);
+        if self.settings.journal {
+            self.unjournalled.insert(seq);
+        }
         self.make_room(now);
         Some(id)
     }
 
-    /// Whether more may be sealed without dropping. False means: let the clients wait.
+    /// Whether more may be sealed without dropping. False means: let the clients wait, for the spill where it is able,
+    /// else for a peer.
+    ///
+    /// Once disowned it accepts nothing any more: every further batch would be refused.
     pub fn accepts(&self, now: Mono) -> bool {
-        self.held_bytes < self.settings.retain_bytes || self.stuck(now)
+        let retain = self.settings.retain_bytes;
+        if self.disowned.is_some() {
+            false
+        } else if self.spill_able {
+            self.held_bytes < retain.saturating_add(retain / SLACK_SHARE)
+        } else {
+            self.held_bytes < retain || self.stuck(now)
+        }
     }
 
     /// No peer has acknowledged anything for as long as an acknowledgement may take.
@@ -185,242 +266,105 @@ impl Relay {
     }
 
     fn make_room(&mut self, now: Mono) {
-        while self.held_bytes > self.settings.retain_bytes && self.stuck(now) {
-            let Some(&oldest) = self.held.keys().next() else { return };
-            self.give_up(oldest, Drop::RetainFull);
-        }
-    }
-
-    /// A link said hello and was welcome.
-    pub fn link_up(&mut self, peer: Peer, window_bytes: u64) {
-        if let Some(link) = self.links.get_mut(peer) {
-            *link = Link { up: true, window_bytes, ..Link::default() };
-        }
-        self.assign_slots();
-    }
-
-    /// A link is gone: whatever was on its way over it is doubtful and goes again.
-    pub fn link_down(&mut self, now: Mono, peer: Peer) {
-        if let Some(link) = self.links.get_mut(peer) {
-            *link = Link::default();
-        }
-        self.assign_slots();
-        for (&seq, held) in &mut self.held {
-            if matches!(held.state, State::Sent { peer: to, .. } if to == peer) {
-                held.state = State::Waiting { after: now, avoid: Some(peer) };
-                held.attempt = true;
-                self.waiting.insert(seq);
-            }
-        }
-    }
-
-    /// The peer takes no new batches; what is on its way to it may still become durable.
-    pub fn peer_draining(&mut self, peer: Peer) {
-        if let Some(link) = self.links.get_mut(peer) {
-            link.draining = true;
-        }
-        self.assign_slots();
-    }
-
-    fn assign_slots(&mut self) {
-        let eligible: Vec<bool> = self.links.iter().map(|link| link.up && !link.draining).collect();
-        self.slots = pool::assign(self.settings.partitions, &self.settings.peers, &eligible);
-    }
-
-    /// The next batch to write to `peer`, oldest first, within its window. It counts as sent from now on.
-    pub fn next_for(&mut self, now: Mono, peer: Peer) -> Option<Sending> {
-        let link = self.links.get(peer)?;
-        if !link.up || link.draining || link.out_bytes >= link.window_bytes {
-            return None;
-        }
-        let room = link.window_bytes - link.out_bytes;
-        let empty = link.out_bytes == 0;
-        let seq = *self.waiting.iter().find(|seq| self.may_go(now, **seq, peer, room, empty))?;
-        let held = self.held.get_mut(&seq)?;
-        self.waiting.remove(&seq);
-        held.state = State::Sent { peer, at: now };
-        let size = len(&held.batch);
-        if held.attempt {
-            self.budget.settle(now);
-            self.budget.spend(size);
-            self.resent += 1;
-        } else {
-            self.budget.earn(size);
-        }
-        let link = self.links.get_mut(peer)?;
-        link.out_bytes += size;
-        link.out_points += u64::from(held.batch.header().points);
-        Some(Sending { batch: held.batch.clone(), attempt: held.attempt, class: Class::Live })
-    }
-
-    fn may_go(&self, now: Mono, seq: u32, peer: Peer, room: u64, link_is_empty: bool) -> bool {
-        let Some(held) = self.held.get(&seq) else { return false };
-        let State::Waiting { after, avoid } = held.state else { return false };
-        if now < after || self.target(&held.batch, avoid) != Some(peer) {
-            return false;
-        }
-        // A batch larger than the window goes alone: else it would wait for ever.
-        if len(&held.batch) > room && !link_is_empty {
-            return false;
-        }
-        !held.attempt || self.budget.allows(now, len(&held.batch))
-    }
-
-    /// The slot of a batch's first partition decides, unless that is the one to avoid and there is another.
-    fn target(&self, batch: &Batch, avoid: Option<Peer>) -> Option<Peer> {
-        let slot = batch.header().claims.first()?.partition;
-        let chosen = (*self.slots.get(usize::from(slot))?)?;
-        if Some(chosen) != avoid {
-            return Some(chosen);
-        }
-        let members: Vec<Peer> = (0..self.links.len())
-            .filter(|&peer| self.links[peer].up && !self.links[peer].draining && Some(peer) != avoid)
-            .collect();
-        pool::preference(slot, &self.settings.peers, &members).first().copied().or(Some(chosen))
-    }
-
-    /// Batches are safe at the final layer: they are forgotten here, whoever says so.
-    pub fn durable(&mut self, now: Mono, peer: Peer, durable: &Durable) {
-        if let Some(link) = self.links.get_mut(peer) {
-            link.window_bytes = durable.window_bytes;
-            link.queue_delay_ms = durable.queue_delay_ms;
-        }
-        let me = self.settings.incarnation;
-        for range in &durable.ranges {
-            if range.sender != me.sender || range.epoch != me.epoch {
-                continue;
-            }
-            let done: Vec<u32> = self.held.range(range.first..=range.last).map(|(seq, _)| *seq).collect();
-            for seq in done {
-                if let Some(held) = self.release(seq) {
-                    self.books.delivered += u64::from(held.batch.header().points);
-                    self.last_progress = now;
+        while !self.spill_able && self.held_bytes > self.settings.retain_bytes && self.stuck(now) {
+            let Some((&oldest, held)) = self.held.iter().next() else { return };
+            match held.journal {
+                Journal::Done(ticket) => self.hand_over(oldest, ticket),
+                Journal::No | Journal::Due | Journal::InHand => {
+                    self.give_up(oldest, Drop::SpillFull);
                 }
             }
-        }
-    }
-
-    /// One batch was not taken.
-    pub fn nack(&mut self, now: Mono, peer: Peer, id: BatchId, reason: NackReason) {
-        let me = self.settings.incarnation;
-        if id.sender != me.sender || id.epoch != me.epoch {
-            return;
-        }
-        match reason {
-            NackReason::Overloaded { retry_after_ms } => {
-                self.wait_again(id.seq, now + Duration::from_millis(u64::from(retry_after_ms)), peer);
-            }
-            NackReason::TooManyHoles => self.wait_again(id.seq, now + self.settings.ack_timeout, peer),
-            NackReason::BadChecksum => {
-                let failures = self.held.get_mut(&id.seq).map(|held| {
-                    held.checksum_failures += 1;
-                    held.checksum_failures
-                });
-                if failures.is_some_and(|n| n > 1) {
-                    self.give_up(id.seq, Drop::BadChecksum);
-                } else {
-                    self.wait_again(id.seq, now, peer);
-                }
-            }
-            NackReason::TooOld => self.give_up(id.seq, Drop::TooOld),
-            NackReason::UnknownVersion => self.give_up(id.seq, Drop::UnknownVersion),
-            NackReason::Poison => self.give_up(id.seq, Drop::Poison),
-            NackReason::DuplicateSender => self.give_up(id.seq, Drop::DuplicateSender),
         }
     }
 
     /// To be called a few times a second: what was not acknowledged in time goes again.
     pub fn tick(&mut self, now: Mono) {
-        let late: Vec<(u32, Peer)> = self
-            .held
-            .iter()
-            .filter_map(|(seq, held)| match held.state {
-                State::Sent { peer, at } if now.since(at) > self.settings.ack_timeout => Some((*seq, peer)),
-                State::Sent { .. } | State::Waiting { .. } => None,
-            })
-            .collect();
-        for (seq, peer) in late {
-            self.wait_again(seq, now, peer);
-        }
+        self.find_late(now);
         if self.held.is_empty() {
             self.last_progress = now;
         }
+        self.let_go(now);
         self.make_room(now);
     }
 
-    fn wait_again(&mut self, seq: u32, after: Mono, avoid: Peer) {
-        let Some(held) = self.held.get_mut(&seq) else { return };
-        let size = len(&held.batch);
-        let points = u64::from(held.batch.header().points);
-        if let State::Sent { peer, .. } = held.state
-            && let Some(link) = self.links.get_mut(peer)
-        {
-            link.out_bytes = link.out_bytes.saturating_sub(size);
-            link.out_points = link.out_points.saturating_sub(points);
-        }
-        held.state = State::Waiting { after, avoid: Some(avoid) };
-        held.attempt = true;
-        self.waiting.insert(seq);
-    }
-
+    /// Takes a batch out, whatever becomes of it.
     fn release(&mut self, seq: u32) -> Option<Held> {
+        self.take_off_link(seq);
         let held = self.held.remove(&seq)?;
         self.waiting.remove(&seq);
-        let size = len(&held.batch);
-        let points = u64::from(held.batch.header().points);
-        self.held_bytes -= size;
-        self.books.in_flight -= points;
-        if let State::Sent { peer, .. } = held.state
-            && let Some(link) = self.links.get_mut(peer)
-        {
-            link.out_bytes = link.out_bytes.saturating_sub(size);
-            link.out_points = link.out_points.saturating_sub(points);
+        self.unjournalled.remove(&seq);
+        self.held_bytes -= len(&held.batch);
+        if held.state == State::Spilling {
+            self.spilling_bytes -= len(&held.batch);
         }
+        self.books.in_flight -= u64::from(held.batch.header().points);
         Some(held)
     }
 
-    fn give_up(&mut self, seq: u32, why: Drop) {
-        if let Some(held) = self.release(seq) {
-            *self.books.dropped.entry(why).or_default() += u64::from(held.batch.header().points);
-        }
+    fn give_up(&mut self, seq: u32, why: Drop) -> Option<Batch> {
+        let held = self.close(seq)?;
+        *self.books.dropped.entry(why).or_default() += u64::from(held.batch.header().points);
+        Some(held.batch)
     }
 
     /// Puts the machine right after a panic inside it: everything held is doubtful and waits, no link is up, the books
-    /// are counted anew from what is held. What was delivered or dropped stays as it was counted; a batch between two
-    /// states is settled in favour of sending it again.
+    /// are counted anew from what is held. What was delivered, spilled or dropped stays as it was counted; a batch
+    /// between two states is settled in favour of sending it again.
     pub fn recover(&mut self, now: Mono) {
         self.held_bytes = 0;
         self.books.in_flight = 0;
+        self.books.journalled = 0;
         self.waiting.clear();
+        self.unjournalled.clear();
         for (&seq, held) in &mut self.held {
             held.state = State::Waiting { after: now, avoid: None };
-            held.attempt = true;
+            held.sends = held.sends.max(1);
             self.held_bytes += len(&held.batch);
-            self.books.in_flight += u64::from(held.batch.header().points);
+            let points = u64::from(held.batch.header().points);
+            self.books.in_flight += points;
             self.waiting.insert(seq);
+            match held.journal {
+                Journal::No => {}
+                Journal::Done(_) => self.books.journalled += points,
+                Journal::Due | Journal::InHand => {
+                    held.journal = Journal::Due;
+                    self.unjournalled.insert(seq);
+                }
+            }
         }
-        let out: u64 = self.books.dropped.values().sum::<u64>() + self.books.in_flight;
+        self.spilling_bytes = 0;
+        let out = self.books.dropped.values().sum::<u64>() + self.books.in_flight + self.books.spilled;
         self.books.delivered = self.books.owed.saturating_sub(out);
         self.links.iter_mut().for_each(|link| *link = Link::default());
-        self.assign_slots();
+        self.streams = Streams::default();
+        self.assign_slots(now);
     }
 
-    /// "I hold nothing older than this back", as far as batches go. `else_at`: what to say when nothing is held.
+    /// "I hold nothing older than this back", in memory or on disk. `else_at`: what to say when nothing is held.
     pub fn watermark(&self, now: Mono, open_min: Option<UnixSeconds>, else_at: UnixSeconds) -> Watermark {
         let held = self.held.values().map(|held| held.batch.header().min_ts).min();
-        let at = [held, open_min].into_iter().flatten().fold(else_at, UnixSeconds::min);
-        let oldest = self.held.values().next().map_or(0, |held| now.since(held.sealed_at).as_millis());
         let me = self.settings.incarnation;
+        // Until the spill has said what it holds, it may hold anything.
+        let (spilled_epoch, spilled) = self.in_spill.unwrap_or((Some(0), Some(UnixSeconds(0))));
+        let at = [held, open_min, spilled].into_iter().flatten().fold(else_at, UnixSeconds::min);
+        let oldest = self.held.values().next().map_or(0, |held| now.since(held.sealed_at).as_millis());
         let oldest_ms = u32::try_from(oldest).unwrap_or(u32::MAX);
-        // Without a spill nothing of an older epoch can still come from here; what a partial node took of it before
-        // this process started gets a minute to arrive.
-        let retired = if now.since(self.started) > RETIRE_AFTER { me.epoch.saturating_sub(1) } else { 0 };
+        // What a partial node took of an older epoch before this process started gets a minute to arrive.
+        let is_time = now.since(self.started) > RETIRE_AFTER;
+        let kept = spilled_epoch.map_or(me.epoch, |epoch| epoch.min(me.epoch));
+        let retired = if is_time { kept.saturating_sub(1) } else { 0 };
         Watermark { sender: me.sender, epoch: me.epoch, at, oldest_ms, retired }
     }
 
     /// The books.
     pub fn books(&self) -> &Books {
         &self.books
+    }
+
+    /// Whether the final layer has refused this incarnation. From then on nothing is sent: what is held goes to the spill,
+    /// where it can be looked at and exported. Ends with the process; the next one has an epoch of its own.
+    pub fn disowned(&self) -> Option<Disowned> {
+        self.disowned
     }
 
     /// Bytes and batches held.
@@ -431,32 +375,6 @@ impl Relay {
     /// Batches that were sent more than once, counted once a re-send.
     pub fn resent(&self) -> u64 {
         self.resent
-    }
-
-    /// How each peer does, as long as [`Settings::peers`].
-    pub fn peers(&self) -> Vec<PeerView> {
-        (0..self.links.len())
-            .map(|peer| {
-                let link = &self.links[peer];
-                let oldest = self
-                    .held
-                    .values()
-                    .filter_map(|held| match held.state {
-                        State::Sent { peer: to, at } if to == peer => Some(at),
-                        State::Sent { .. } | State::Waiting { .. } => None,
-                    })
-                    .min();
-                PeerView {
-                    up: link.up,
-                    draining: link.draining,
-                    in_flight_points: link.out_points,
-                    in_flight_bytes: link.out_bytes,
-                    window_bytes: link.window_bytes,
-                    queue_delay_ms: link.queue_delay_ms,
-                    oldest,
-                }
-            })
-            .collect()
     }
 }
 

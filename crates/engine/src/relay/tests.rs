@@ -1,6 +1,6 @@
 use super::*;
 use crate::batch::PartitionSet;
-use crate::wire::Range;
+use crate::wire::{Durable, NackReason, Range};
 
 const ME: Incarnation = Incarnation { sender: 1, epoch: 2, nonce: 3 };
 
@@ -16,6 +16,7 @@ fn relay(peers: usize, retain_bytes: u64) -> Relay {
         peers: (1..=peers).map(|n| format!("partial-{n}")).collect(),
         ack_timeout: Duration::from_secs(3),
         retain_bytes,
+        journal: false,
     };
     Relay::new(settings, at(0))
 }
@@ -39,13 +40,13 @@ fn done(first: u32, last: u32) -> Durable {
 #[track_caller]
 fn balanced(relay: &Relay) {
     let books = relay.books();
-    assert_eq!(books.owed, books.delivered + books.in_flight + books.dropped.values().sum::<u64>());
+    assert_eq!(books.owed, books.delivered + books.in_flight + books.spilled + books.dropped.values().sum::<u64>());
 }
 
 #[test]
 fn a_batch_is_kept_until_it_is_durable() {
     let mut relay = relay(1, 1 << 20);
-    relay.link_up(0, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
     relay.seal(at(0), open(0, 5));
     assert_eq!(drain(&mut relay, at(0), 0), [(0, false)]);
     assert_eq!(drain(&mut relay, at(1), 0), []);
@@ -58,7 +59,7 @@ fn a_batch_is_kept_until_it_is_durable() {
 #[test]
 fn each_partition_claims_the_numbers_since_its_last_batch() {
     let mut relay = relay(1, 1 << 20);
-    relay.link_up(0, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
     for partition in [0, 1, 1, 0] {
         relay.seal(at(0), open(partition, 1));
     }
@@ -74,8 +75,8 @@ fn each_partition_claims_the_numbers_since_its_last_batch() {
 #[test]
 fn an_unanswered_batch_goes_to_another_peer_as_a_suspect() {
     let mut relay = relay(2, 1 << 20);
-    relay.link_up(0, 1 << 20);
-    relay.link_up(1, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
+    relay.link_up(at(0), 1, 1 << 20);
     relay.seal(at(0), open(0, 1));
     let first = if drain(&mut relay, at(0), 0).is_empty() { 1 } else { 0 };
     if first == 1 {
@@ -92,19 +93,19 @@ fn an_unanswered_batch_goes_to_another_peer_as_a_suspect() {
 #[test]
 fn with_one_peer_a_suspect_goes_to_it_again() {
     let mut relay = relay(1, 1 << 20);
-    relay.link_up(0, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
     relay.seal(at(0), open(0, 1));
     drain(&mut relay, at(0), 0);
     relay.link_down(at(10), 0);
     assert_eq!(drain(&mut relay, at(10), 0), []);
-    relay.link_up(0, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
     assert_eq!(drain(&mut relay, at(20), 0), [(0, true)]);
 }
 
 #[test]
 fn a_window_bounds_what_is_out_but_one_batch_always_fits() {
     let mut relay = relay(1, 1 << 20);
-    relay.link_up(0, 10);
+    relay.link_up(at(0), 0, 10);
     relay.seal(at(0), open(0, 1));
     relay.seal(at(0), open(0, 1));
     assert_eq!(drain(&mut relay, at(0), 0), [(0, false)]);
@@ -115,10 +116,10 @@ fn a_window_bounds_what_is_out_but_one_batch_always_fits() {
 #[test]
 fn a_draining_peer_gets_nothing_new_but_may_still_acknowledge() {
     let mut relay = relay(1, 1 << 20);
-    relay.link_up(0, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
     relay.seal(at(0), open(0, 1));
     drain(&mut relay, at(0), 0);
-    relay.peer_draining(0);
+    relay.peer_draining(at(0), 0);
     relay.seal(at(0), open(0, 1));
     assert_eq!(drain(&mut relay, at(0), 0), []);
     relay.durable(at(1), 0, &done(0, 0));
@@ -128,7 +129,7 @@ fn a_draining_peer_gets_nothing_new_but_may_still_acknowledge() {
 #[test]
 fn overload_is_waited_out_and_what_is_refused_for_good_is_counted() {
     let mut relay = relay(1, 1 << 20);
-    relay.link_up(0, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
     for _ in 0..3 {
         relay.seal(at(0), open(0, 2));
     }
@@ -148,13 +149,13 @@ fn overload_is_waited_out_and_what_is_refused_for_good_is_counted() {
 #[test]
 fn a_full_relay_lets_clients_wait_while_there_is_progress_and_drops_the_oldest_when_there_is_none() {
     let mut relay = relay(1, 300);
-    relay.link_up(0, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
     relay.seal(at(0), open(0, 10));
     relay.seal(at(0), open(0, 10));
     assert!(!relay.accepts(at(100)), "full, and an answer may still come");
     assert_eq!(relay.books().dropped.len(), 0);
     relay.tick(at(3_500));
-    assert_eq!(relay.books().dropped[&Drop::RetainFull], 10);
+    assert_eq!(relay.books().dropped[&Drop::SpillFull], 10);
     assert!(relay.accepts(at(3_500)), "stuck: newer points replace older ones");
     balanced(&relay);
 }
@@ -162,7 +163,7 @@ fn a_full_relay_lets_clients_wait_while_there_is_progress_and_drops_the_oldest_w
 #[test]
 fn another_senders_acknowledgement_changes_nothing() {
     let mut relay = relay(1, 1 << 20);
-    relay.link_up(0, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
     relay.seal(at(0), open(0, 1));
     drain(&mut relay, at(0), 0);
     let mut foreign = done(0, 9);
@@ -174,7 +175,7 @@ fn another_senders_acknowledgement_changes_nothing() {
 #[test]
 fn retries_stay_within_their_budget() {
     let mut relay = relay(1, 1 << 30);
-    relay.link_up(0, 1 << 30);
+    relay.link_up(at(0), 0, 1 << 30);
     for _ in 0..200 {
         let mut builder = Builder::new(PartitionSet::default().with(0), 1 << 20);
         builder.append(&vec![b'x'; 1 << 20], 1, UnixSeconds(1), UnixSeconds(1));
@@ -191,7 +192,7 @@ fn retries_stay_within_their_budget() {
 #[test]
 fn after_a_panic_everything_held_is_sent_again_and_the_books_balance() {
     let mut relay = relay(1, 1 << 20);
-    relay.link_up(0, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
     relay.seal(at(0), open(0, 3));
     relay.seal(at(0), open(0, 4));
     drain(&mut relay, at(0), 0);
@@ -199,7 +200,7 @@ fn after_a_panic_everything_held_is_sent_again_and_the_books_balance() {
     relay.books.in_flight = 999; // as if the panic had come in the middle of counting
     relay.recover(at(2));
     balanced(&relay);
-    relay.link_up(0, 1 << 20);
+    relay.link_up(at(0), 0, 1 << 20);
     assert_eq!(drain(&mut relay, at(3), 0), [(1, true)]);
     assert_eq!(relay.books().delivered, 3);
 }
@@ -208,9 +209,13 @@ fn after_a_panic_everything_held_is_sent_again_and_the_books_balance() {
 fn the_watermark_is_the_oldest_point_held_back() {
     let mut relay = relay(1, 1 << 20);
     let wall = UnixSeconds(500);
+    assert_eq!(relay.watermark(at(0), None, wall).at, UnixSeconds(0), "the spill has not said yet what it holds");
+    relay.set_spilled(None, None);
     assert_eq!(relay.watermark(at(0), None, wall).at, wall);
     assert_eq!(relay.watermark(at(0), Some(UnixSeconds(90)), wall).at, UnixSeconds(90));
     relay.seal(at(0), open(0, 1));
     assert_eq!(relay.watermark(at(7), None, wall).at, UnixSeconds(100));
     assert_eq!(relay.watermark(at(7), None, wall).oldest_ms, 7);
 }
+
+mod spill;

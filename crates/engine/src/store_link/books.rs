@@ -1,6 +1,6 @@
 //! What a store link counts: points in the books, connections in the counters.
 
-/// The books in points, and what was done again. `owed` equals the sum of the four classes at all times.
+/// The books in points, and what was done again. `owed` equals the sum of the six classes at all times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Books {
     /// All points ever taken.
@@ -13,6 +13,10 @@ pub struct Books {
     pub delivered: u64,
     /// Dropped because `retain_bytes` were held and the store took nothing new.
     pub dropped_retain_full: u64,
+    /// Dropped for the same reason where a spill should have taken it and could not.
+    pub dropped_spill_full: u64,
+    /// Handed over to the spill, all in all. What became of them there is in the spill's books.
+    pub spilled: u64,
     /// Points owed again after a lost connection. Not a class: the same point may count more than once.
     pub resent: u64,
     /// Points written once more although not owed. Not a class.
@@ -24,7 +28,8 @@ pub struct Books {
 impl Books {
     /// INV-1 for this link.
     pub fn balance(&self) -> bool {
-        self.owed == self.in_flight + self.delivered_unconfirmed + self.delivered + self.dropped_retain_full
+        let dropped = self.dropped_retain_full + self.dropped_spill_full;
+        self.owed == self.in_flight + self.delivered_unconfirmed + self.delivered + self.spilled + dropped
     }
 }
 
@@ -43,4 +48,15 @@ pub struct Counters {
     pub receipts: u64,
     /// Half-closes not answered in time.
     pub receipts_missed: u64,
+}
+
+/// How far a link is, in blocks in the order of their offering (empty ones do not count).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How many were offered and taken.
+    pub offered: u64,
+    /// The first so many will never be sent again by this link: they have their receipt and no re-assert wants them, or
+    /// they were written to a store without receipts longer ago than the linger bound, or the spill has them, or they
+    /// were dropped.
+    pub released: u64,
 }

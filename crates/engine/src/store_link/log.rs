@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Block, Books};
+use super::{Block, Books, Progress};
 use crate::time::Mono;
 
 /// More re-asserts than this wait as one, because each lost connection adds at most one.
@@ -40,6 +40,8 @@ enum Class {
 
 #[derive(Debug)]
 struct Entry {
+    /// In the order of offering, from 0.
+    number: u64,
     block: Block,
     class: Class,
     written_at: Mono,
@@ -50,6 +52,15 @@ struct Entry {
 struct Reassert {
     from: u64,
     due: Mono,
+}
+
+/// A block that the spill is writing. Its class is [`Class::Owed`].
+#[derive(Debug)]
+struct Taken {
+    /// In the order of taking, from 0.
+    turn: u64,
+    number: u64,
+    block: Block,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +79,11 @@ pub(super) struct Log {
     copy_bytes: u64,
     unreceipted_bytes: u64,
     reasserts: VecDeque<Reassert>,
+    /// What the spill has in hand, in the order of taking.
+    taken: VecDeque<Taken>,
+    taken_bytes: u64,
+    turns: u64,
+    offered: u64,
     books: Books,
 }
 
@@ -76,9 +92,14 @@ impl Log {
         self.books
     }
 
-    /// Bytes of all blocks held, for whatever reason.
+    /// Bytes of all blocks held, for whatever reason, but for those that the spill has in hand.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of what the spill has in hand.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
     }
 
     /// Bytes of the copies at the front, which may be given up.
@@ -108,7 +129,18 @@ impl Log {
         self.books.owed += u64::from(block.points);
         self.books.in_flight += u64::from(block.points);
         self.bytes += byte_count(&block);
-        self.entries.push_back(Entry { block, class: Class::Owed, written_at: Mono::ZERO });
+        let entry = Entry { number: self.offered, block, class: Class::Owed, written_at: Mono::ZERO };
+        self.offered += 1;
+        self.entries.push_back(entry);
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        // Without a spill nothing ever changes its place.
+        let looked_at = if self.turns == 0 { self.entries.len().min(1) } else { self.entries.len() };
+        let first = self.entries.range(..looked_at).map(|entry| entry.number).min();
+        let taken = self.taken.iter().map(|taken| taken.number).min();
+        let released = [first, taken].into_iter().flatten().min().unwrap_or(self.offered);
+        Progress { offered: self.offered, released }
     }
 
     /// Hands out the next blocks, at least one if there is one, otherwise within both limits. Only with an empty hand.
@@ -250,21 +282,71 @@ impl Log {
     }
 
     /// Drops the oldest block that is owed and not in the shell's hand. False if there is none.
-    pub(super) fn drop_oldest_owed(&mut self) -> bool {
+    pub(super) fn drop_oldest_owed(&mut self, for_want_of_a_spill: bool) -> bool {
+        let Some(entry) = self.remove_oldest_owed() else { return false };
+        let points = u64::from(entry.block.points);
+        self.books.in_flight -= points;
+        if for_want_of_a_spill {
+            self.books.dropped_spill_full += points;
+        } else {
+            self.books.dropped_retain_full += points;
+        }
+        true
+    }
+
+    /// Whether there is a block that is owed and not in the shell's hand.
+    pub(super) fn has_owed(&self) -> bool {
+        self.entries.range(self.index(self.handed)..).any(|entry| entry.class == Class::Owed)
+    }
+
+    /// Gives the oldest block that is owed, and not in the shell's hand, into the hand of the spill, with its turn.
+    pub(super) fn take_oldest_owed(&mut self) -> Option<(u64, Block)> {
+        let Entry { number, block, .. } = self.remove_oldest_owed()?;
+        let turn = self.turns;
+        self.turns += 1;
+        self.taken_bytes += byte_count(&block);
+        self.taken.push_back(Taken { turn, number, block: block.clone() });
+        Some((turn, block))
+    }
+
+    /// The spill has everything that it took up to this turn.
+    pub(super) fn spilled(&mut self, upto_turn: u64) {
+        while let Some(done) = self.taken.pop_front_if(|taken| taken.turn <= upto_turn) {
+            let points = u64::from(done.block.points);
+            self.taken_bytes -= byte_count(&done.block);
+            self.books.in_flight -= points;
+            self.books.spilled += points;
+        }
+    }
+
+    /// What the spill has in hand is to be sent again, where it stood; at the earliest behind the shell's hand.
+    pub(super) fn put_back(&mut self) {
+        self.taken_bytes = 0;
+        for Taken { number, block, .. } in std::mem::take(&mut self.taken) {
+            let from = self.index(self.handed);
+            let offset = self.entries.range(from..).position(|entry| entry.number > number);
+            let index = offset.map_or(self.entries.len(), |offset| from + offset);
+            let position = self.front + index as u64;
+            for reassert in &mut self.reasserts {
+                reassert.from += u64::from(reassert.from > position);
+            }
+            self.written_max += u64::from(self.written_max > position);
+            self.bytes += byte_count(&block);
+            self.entries.insert(index, Entry { number, block, class: Class::Owed, written_at: Mono::ZERO });
+        }
+    }
+
+    fn remove_oldest_owed(&mut self) -> Option<Entry> {
         let from = self.index(self.handed);
-        let Some(offset) = self.entries.range(from..).position(|entry| entry.class == Class::Owed) else {
-            return false;
-        };
-        let Some(entry) = self.entries.remove(from + offset) else { return false };
+        let offset = self.entries.range(from..).position(|entry| entry.class == Class::Owed)?;
+        let entry = self.entries.remove(from + offset)?;
         let position = self.handed + offset as u64;
         for reassert in &mut self.reasserts {
             reassert.from -= u64::from(reassert.from > position);
         }
         self.written_max -= u64::from(self.written_max > position);
         self.bytes -= byte_count(&entry.block);
-        self.books.in_flight -= u64::from(entry.block.points);
-        self.books.dropped_retain_full += u64::from(entry.block.points);
-        true
+        Some(entry)
     }
 
     fn want_reassert(&mut self, new: Reassert) {
@@ -328,7 +410,11 @@ impl Log {
             let of_class = self.entries.iter().filter(|entry| entry.class == class);
             of_class.map(|entry| u64::from(entry.block.points)).sum::<u64>()
         };
-        assert_eq!(self.books.in_flight, held(Class::Owed), "in flight is what is held and owed");
+        let taken: u64 = self.taken.iter().map(|taken| u64::from(taken.block.points)).sum();
+        assert_eq!(self.books.in_flight, held(Class::Owed) + taken, "in flight is what is held and owed");
+        assert_eq!(self.taken_bytes, self.taken.iter().map(|taken| byte_count(&taken.block)).sum::<u64>());
+        let is_sorted = self.entries.iter().map(|entry| entry.number).is_sorted();
+        assert!(is_sorted || self.turns > 0, "blocks out of the order of offering");
         assert!(
             self.books.delivered_unconfirmed >= held(Class::Unconfirmed),
             "held without receipt but not in the books"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{Block, Command, Event, Phase, Receipts, Settings, StoreLink};
+use super::{Block, Command, Event, Overflow, Phase, Receipts, Settings, StoreLink};
 use crate::time::Mono;
 
 const LINGER: Duration = Duration::from_secs(6);
@@ -40,6 +40,16 @@ enum Action {
     ReadLingering {
         blocks: usize,
     },
+    /// The spill takes what is due; with `tells` it has all that it took.
+    Spill {
+        bytes: u64,
+        tells: bool,
+    },
+    /// The spill dies, comes to be able, or ceases to be.
+    SpillTurns {
+        restarts: bool,
+        able: bool,
+    },
 }
 
 fn actions(faults: bool) -> impl Strategy<Value = Vec<Action>> {
@@ -53,6 +63,8 @@ fn actions(faults: bool) -> impl Strategy<Value = Vec<Action>> {
         3 * fault => any::<(bool, bool, bool)>()
             .prop_map(|(lingers, with_hand, by_eof)| Action::Break { lingers, with_hand, by_eof }),
         6 * fault => (1..4usize).prop_map(|blocks| Action::ReadLingering { blocks }),
+        6 * fault => (1..200u64, any::<bool>()).prop_map(|(bytes, tells)| Action::Spill { bytes, tells }),
+        2 * fault => any::<(bool, bool)>().prop_map(|(restarts, able)| Action::SpillTurns { restarts, able }),
     ];
     prop::collection::vec(action, 1..250)
 }
@@ -99,16 +111,24 @@ struct World {
     next_number: u64,
     refused: u32,
     was_unsupported: bool,
+    /// What the spill took and did not tell: number and points.
+    spilling: Vec<(u64, u32)>,
+    /// Points of what it told.
+    on_disk: u64,
+    /// Hazard 8: the order is no longer that of offering.
+    gave_back: bool,
+    released: u64,
 }
 
 impl World {
-    fn new(retain_bytes: u64) -> World {
+    fn new(retain_bytes: u64, overflow: Overflow) -> World {
         let settings = Settings {
             rotate: Duration::from_secs(5),
             rotate_bytes: 400,
             receipt_timeout: Duration::from_secs(2),
             linger: LINGER,
             retain_bytes,
+            overflow,
             ..Settings::default()
         };
         World {
@@ -123,6 +143,10 @@ impl World {
             next_number: 0,
             refused: 0,
             was_unsupported: false,
+            spilling: Vec::new(),
+            on_disk: 0,
+            gave_back: false,
+            released: 0,
         }
     }
 
@@ -148,7 +172,12 @@ impl World {
         }
         self.was_unsupported |= self.link.receipts() == Receipts::Unsupported;
         self.link.log.audit();
-        assert!(self.link.held_bytes() <= self.settings.retain_bytes + 64, "the bound was passed by more than a block");
+        let slack = if self.settings.overflow == Overflow::Spill { self.settings.retain_bytes / 8 } else { 0 };
+        let bound = self.settings.retain_bytes + slack + 64;
+        assert!(self.link.held_bytes() <= bound, "the bound was passed by more than a block");
+        let progress = self.link.progress();
+        assert!(self.released <= progress.released && progress.released <= progress.offered, "{progress:?}");
+        self.released = progress.released;
     }
 
     fn act(&mut self, action: &Action) {
@@ -170,7 +199,27 @@ impl World {
                 };
                 blocks.iter().for_each(|block| self.store.read(block));
             }
+            Action::Spill { bytes, tells } => self.spill(bytes, tells),
+            Action::SpillTurns { restarts, able } => {
+                if restarts || !able {
+                    self.gave_back |= !self.spilling.is_empty();
+                    self.spilling.clear();
+                    self.link.spill_restarted();
+                }
+                self.link.set_spill(able);
+                self.obey();
+            }
         }
+    }
+
+    fn spill(&mut self, bytes: u64, tells: bool) {
+        let due = self.link.take_due(self.now, bytes);
+        self.spilling.extend(due.iter().map(|due| (due.number, due.block.points)));
+        if let Some(&(last, _)) = self.spilling.last().filter(|_| tells) {
+            self.link.spilled(self.now, last);
+            self.on_disk += self.spilling.drain(..).map(|(_, points)| u64::from(points)).sum::<u64>();
+        }
+        self.obey();
     }
 
     fn offer(&mut self, series: u8, points: u8) {
@@ -245,7 +294,9 @@ impl World {
 
     /// From now on the store works. Ends when nothing is due any more.
     fn heal(&mut self) {
+        self.act(&Action::SpillTurns { restarts: true, able: true });
         for _ in 0..2_000 {
+            self.spill(1_000, true);
             self.act(&Action::Connect { works: true });
             self.write(4);
             self.act(&Action::ReadLingering { blocks: 1 });
@@ -255,8 +306,8 @@ impl World {
     }
 }
 
-fn check(actions: &[Action], retain_bytes: u64) -> World {
-    let mut world = World::new(retain_bytes);
+fn check(actions: &[Action], retain_bytes: u64, overflow: Overflow) -> World {
+    let mut world = World::new(retain_bytes, overflow);
     world.obey();
     for action in actions {
         world.act(action);
@@ -265,12 +316,16 @@ fn check(actions: &[Action], retain_bytes: u64) -> World {
     let books = world.link.books();
     assert_eq!(books.owed, world.next_number);
     assert_eq!(books.in_flight, 0, "after healing nothing is in flight");
+    assert_eq!(books.spilled, world.on_disk, "what the spill has is what the books say");
+    let dropped = books.dropped_retain_full + books.dropped_spill_full;
     if !world.was_unsupported {
         assert_eq!(books.delivered_unconfirmed, 0, "after healing everything has a receipt");
         assert_eq!(world.link.held_bytes(), 0, "after healing nothing is held");
+        let progress = world.link.progress();
+        assert_eq!(progress.released, progress.offered, "after healing everything is released");
         let unread = world.next_number - world.store.reads.len() as u64;
-        assert!(unread <= books.dropped_retain_full, "{unread} points never read, books say {books:?}");
-        if books.dropped_retain_full == 0 && books.reasserts_skipped == 0 {
+        assert!(unread <= dropped + books.spilled, "{unread} points never read, books say {books:?}");
+        if dropped + books.spilled + books.reasserts_skipped == 0 && !world.gave_back {
             assert_eq!(world.store.last, world.newest, "the last write is not the newest");
         }
     }
@@ -282,19 +337,30 @@ proptest! {
 
     #[test]
     fn through_any_faults_every_point_is_read_and_the_newest_is_last(actions in actions(true)) {
-        let world = check(&actions, 1 << 20);
+        let world = check(&actions, 1 << 20, Overflow::DropOldest);
         prop_assert_eq!(world.link.books().dropped_retain_full, 0);
         prop_assert_eq!(world.refused, 0);
     }
 
     #[test]
     fn under_a_tight_bound_books_balance_and_only_counted_points_are_missing(actions in actions(true)) {
-        check(&actions, 300);
+        check(&actions, 300, Overflow::DropOldest);
+    }
+
+    #[test]
+    fn who_refuses_loses_nothing_under_a_tight_bound(actions in actions(true)) {
+        let world = check(&actions, 300, Overflow::Refuse);
+        prop_assert_eq!(world.link.books().dropped_retain_full, 0);
+    }
+
+    #[test]
+    fn with_a_spill_every_point_is_read_or_on_disk_or_counted(actions in actions(true)) {
+        check(&actions, 300, Overflow::Spill);
     }
 
     #[test]
     fn without_faults_every_point_is_read_exactly_once(actions in actions(false)) {
-        let world = check(&actions, 1 << 20);
+        let world = check(&actions, 1 << 20, Overflow::DropOldest);
         // A store that reads too late to answer in time is a fault too.
         if world.link.counters().receipts_missed == 0 {
             prop_assert!(world.store.reads.values().all(|&reads| reads == 1), "something was sent twice");

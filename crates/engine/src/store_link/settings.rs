@@ -1,6 +1,19 @@
-//! The limits of a store link and their defaults (FAULTS A9, A11, C8; DESIGN 4).
+//! The limits of a store link and their defaults (FAULTS A11, C8; DESIGN 4).
 
 use std::time::Duration;
+
+/// What happens when `retain_bytes` are held and the store takes nothing new for `ack_timeout`. While it does take
+/// something, offers wait, whatever is said here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest unsent block is dropped.
+    DropOldest,
+    /// Offers go on waiting, nothing is ever dropped: who offers can bring the block again.
+    Refuse,
+    /// The oldest unsent blocks are due for the spill, at once and also while the store takes something; offers wait only
+    /// for the spill. While that can take nothing, the oldest is dropped.
+    Spill,
+}
 
 /// The limits of one link. Every duration is elapsed time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +30,13 @@ pub struct Settings {
     pub retain_bytes: u64,
     /// A store that took nothing new for this long gets no back-pressure on its behalf.
     pub ack_timeout: Duration,
-    /// Reconnects wait a random time up to `backoff_base` doubled with every attempt, up to `backoff_cap`.
+    /// What happens at `retain_bytes`.
+    pub overflow: Overflow,
+    /// The first reconnect waits up to this, see [`crate::backoff`].
     pub backoff_base: Duration,
     /// Bytes that may wait in our kernel unsent (`TCP_NOTSENT_LOWAT`): what is in doubt after a reset is that and what
     /// the peer's kernel holds. For the shell; the machine does not look at it.
     pub notsent_lowat_bytes: u32,
-    /// See `backoff_base`.
-    pub backoff_cap: Duration,
-    /// The attempts are counted from zero again after a connection that lived this long, or a receipt.
-    pub backoff_reset: Duration,
 }
 
 impl Default for Settings {
@@ -37,10 +48,9 @@ impl Default for Settings {
             linger: Duration::from_secs(60),
             retain_bytes: 512 << 20,
             ack_timeout: Duration::from_secs(3),
-            backoff_base: Duration::from_millis(50),
+            overflow: Overflow::DropOldest,
+            backoff_base: crate::backoff::BASE,
             notsent_lowat_bytes: 128 << 10,
-            backoff_cap: Duration::from_secs(5),
-            backoff_reset: Duration::from_secs(10),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Block, Books, Command, Event, Phase, Receipts, Settings, StoreLink};
+use super::{Block, Books, Command, Event, Overflow, Phase, Progress, Receipts, Settings, StoreLink};
 use crate::time::Mono;
 
 use Do::{ConnectFailed, Connected, Drain, Fin, Hand, Offer, PeerClosed, Reset, Tick, Write};
@@ -430,3 +430,5 @@ fn reconnects_wait_a_random_time_under_a_doubling_ceiling() {
     }
     assert!(longest > Duration::from_secs(3), "the ceiling was never used: {longest:?}");
 }
+
+mod spill;

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! version  u8 = 1
+//! as_of    varint records of the log below this number are in it
 //! phase    u8     0 not emitted yet, 1 emitted, 2 emitted and known to be complete
 //! points   varint
 //! keys     varint
@@ -17,6 +18,7 @@
 use hashbrown::HashTable;
 
 use super::names::Names;
+use super::rest::Rest;
 use crate::deltas::{NameReader, put_name};
 use crate::partial::Partial;
 use crate::sketch::codec::{DecodeError, Reader, put_varint};
@@ -49,6 +51,9 @@ pub(super) struct Block {
     /// Entries to be emitted, oldest change first.
     dirty: Vec<u32>,
     points: u64,
+    /// Of the latest snapshot: records of the log below this number are in it, and its CRC32C.
+    pub(super) as_of: u64,
+    pub(super) crc: u32,
 }
 
 /// 56 bytes.
@@ -92,6 +97,29 @@ impl Block {
 
     pub(super) fn points(&self) -> u64 {
         self.points
+    }
+
+    pub(super) fn keys(&self) -> u32 {
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+    }
+
+    /// As the latest snapshot has it, if nothing has changed since.
+    pub(super) fn rest(&self) -> Rest {
+        Rest {
+            points: self.points,
+            keys: self.keys(),
+            emitted: self.phase != Phase::Open,
+            complete: matches!(self.phase, Phase::Emitted { complete: true, .. }),
+            dirty: !self.dirty.is_empty(),
+            as_of: self.as_of,
+            crc: self.crc,
+        }
+    }
+
+    /// The keys from `from` on, at most `limit`, as they are now.
+    pub(super) fn entries(&self, from: usize, limit: usize) -> impl Iterator<Item = Taken<'_>> {
+        let entries = self.entries.iter().skip(from).take(limit);
+        entries.map(|entry| Taken { name: entry.name, partial: &entry.partial, correction: false })
     }
 
     pub(super) fn dirty_keys(&self) -> u64 {
@@ -155,6 +183,7 @@ impl Block {
 
     pub(super) fn encode(&self, names: &Names, out: &mut Vec<u8>) {
         out.push(VERSION);
+        put_varint(out, self.as_of);
         out.push(match self.phase {
             Phase::Open => 0,
             Phase::Emitted { complete: false, .. } => 1,
@@ -176,7 +205,7 @@ impl Block {
     pub(super) fn decode(names: &mut Names, bytes: &[u8]) -> Result<Block, DecodeError> {
         let mut keys: Vec<(Box<[u8]>, u8, Partial)> = Vec::new();
         let head = read(bytes, |name, flags, partial| keys.push((name.into(), flags, partial)))?;
-        let mut block = Block { phase: head.phase, points: head.points, ..Block::default() };
+        let mut block = Block { phase: head.phase, points: head.points, as_of: head.as_of, ..Block::default() };
         for (name, flags, partial) in keys {
             let key = names.acquire(&name);
             if let Some(at) = block.find(key) {
@@ -208,8 +237,11 @@ impl Block {
 }
 
 struct Head {
+    as_of: u64,
     phase: Phase,
     points: u64,
+    keys: u32,
+    dirty: bool,
 }
 
 fn read(bytes: &[u8], mut visit: impl FnMut(&[u8], u8, Partial)) -> Result<Head, DecodeError> {
@@ -218,6 +250,7 @@ fn read(bytes: &[u8], mut visit: impl FnMut(&[u8], u8, Partial)) -> Result<Head,
     if version != VERSION {
         return Err(DecodeError::Version(version));
     }
+    let as_of = reader.varint()?;
     let phase = match reader.u8()? {
         0 => Phase::Open,
         1 => Phase::Emitted { next_at: Mono::ZERO, complete: false },
@@ -226,22 +259,27 @@ fn read(bytes: &[u8], mut visit: impl FnMut(&[u8], u8, Partial)) -> Result<Head,
     };
     let points = reader.varint()?;
     let mut names = NameReader::default();
-    for _ in 0..reader.varint()? {
+    let keys = reader.varint_u32()?;
+    let mut dirty = false;
+    for _ in 0..keys {
         names.next(&mut reader)?;
         let flags = reader.u8()?;
         if flags & !FLAGS != 0 {
             return Err(DecodeError::Malformed("unknown flags of a key"));
         }
+        dirty |= flags & DIRTY != 0;
         visit(names.name(), flags, Partial::decode(&mut reader)?);
     }
     if reader.remaining() > 0 {
         return Err(DecodeError::Malformed("bytes behind the last key"));
     }
-    Ok(Head { phase, points })
+    Ok(Head { as_of, phase, points, keys, dirty })
 }
 
-pub(super) fn snapshot_points(bytes: &[u8]) -> Result<u64, DecodeError> {
-    read(bytes, |_, _, _| ()).map(|head| head.points)
+pub(super) fn snapshot_rest(bytes: &[u8]) -> Result<Rest, DecodeError> {
+    let Head { as_of, phase, points, keys, dirty } = read(bytes, |_, _, _| ())?;
+    let complete = matches!(phase, Phase::Emitted { complete: true, .. });
+    Ok(Rest { points, keys, emitted: phase != Phase::Open, complete, dirty, as_of, crc: crc32c::crc32c(bytes) })
 }
 
 fn hash_of(name: u32) -> u64 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::block::{Phase, Taken};
-use super::{BlockId, Windows};
+use super::{BlockId, Rest, Windows};
 use crate::rule::{RuleSet, RuleSpec};
 use crate::time::{Mono, UnixSeconds};
 
@@ -36,6 +36,19 @@ pub struct Emitted {
     pub valueless: u64,
     /// The limit was reached; there may be more due now.
     pub more: bool,
+}
+
+/// What [`Windows::emit_again`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// All of the block is emitted.
+    Done,
+    /// Go on with the key of this number.
+    More(usize),
+    /// The block must be restored first.
+    Absent,
+    /// There is no such block any more, or its rule is unknown.
+    Gone,
 }
 
 /// When [`Windows::take_emissions`] has work even if nothing is merged and the watermark stands still.
@@ -84,6 +97,29 @@ impl Windows {
         lines.total
     }
 
+    /// Emits up to `limit` keys of a block, from key number `from` on, as they are now and whatever was emitted before:
+    /// for a store that may not have them.
+    pub fn emit_again(
+        &self,
+        id: BlockId,
+        from: usize,
+        limit: usize,
+        rules: &RuleSet,
+        emit: &mut impl FnMut(Emission<'_>),
+    ) -> Again {
+        if self.absent.contains_key(&id) {
+            return Again::Absent;
+        }
+        let (Some(block), Some(spec)) = (self.blocks.get(&id), rules.spec(id.rule)) else { return Again::Gone };
+        let complete = matches!(block.phase, Phase::Emitted { complete: true, .. });
+        let mut lines = Lines { rules, total: Emitted::default(), bytes: Vec::new(), name: Vec::new() };
+        for taken in block.entries(from, limit) {
+            emit(lines.write(id, spec, complete, self.names.get(taken.name), &taken));
+        }
+        let next = from.saturating_add(limit);
+        if next < block.keys() as usize { Again::More(next) } else { Again::Done }
+    }
+
     /// See [`Due`].
     pub fn next_due(&self, rules: &RuleSet) -> Due {
         let mut due = Due::default();
@@ -109,6 +145,10 @@ impl Windows {
         emit: &mut impl FnMut(Emission<'_>),
     ) {
         let Some(spec) = lines.rules.spec(id.rule) else { return };
+        if let Some(rest) = self.absent.get(&id).copied() {
+            self.want(id, spec, rest, times);
+            return;
+        }
         let Some(block) = self.blocks.get_mut(&id) else {
             self.pending.remove(&id);
             return;
@@ -143,6 +183,23 @@ impl Windows {
             self.changed.insert(id);
         }
         if block.dirty_keys() == 0 && (complete || !spec.completeness) {
+            self.pending.remove(&id);
+        }
+    }
+}
+
+impl Windows {
+    /// An absent block is wanted when it is due; at rest, nobody has to look at it.
+    fn want(&mut self, id: BlockId, spec: &RuleSpec, rest: Rest, times: Times) {
+        let passed = times.watermark.is_some_and(|watermark| watermark >= end(id, spec));
+        let due = if rest.emitted {
+            rest.dirty || (spec.completeness && passed && !rest.complete)
+        } else {
+            passed || times.now >= grace_end(id, spec)
+        };
+        if due {
+            self.wanted.insert(id);
+        } else if rest.emitted && (rest.complete || !spec.completeness) {
             self.pending.remove(&id);
         }
     }

@@ -78,7 +78,7 @@ impl Bench {
         ids.reverse();
         for id in ids {
             let mut bytes = Vec::new();
-            assert!(self.windows.encode_block(id, &mut bytes));
+            assert!(self.windows.encode_block(id, 0, &mut bytes).is_some());
             back.restore(id, &bytes).expect("it was encoded");
         }
         self.windows = back;
@@ -214,14 +214,15 @@ fn a_block_at_rest_leaves_memory_and_comes_back_for_late_data() {
     let mut bench = Bench::new();
     let id = BlockId { window: UnixSeconds(OLD), rule: 0 };
     bench.merge(0, "out.a.\0", OLD, &[1.0]);
-    assert!(!bench.windows.evict(id), "not emitted, not written");
+    assert!(!bench.windows.evict(id), "not written");
     bench.emit(OLD + 15, None);
     assert!(!bench.windows.evict(id), "not written");
     bench.windows.take_changed();
     let mut bytes = Vec::new();
-    bench.windows.encode_block(id, &mut bytes);
-    assert_eq!(snapshot_points(&bytes), Ok(1));
-    assert_eq!(bench.windows.at_rest(10), [id]);
+    let rest = bench.windows.encode_block(id, 0, &mut bytes).expect("it is in memory");
+    assert_eq!((rest.points, rest.keys, rest.emitted, rest.dirty), (1, 1, true, false));
+    assert_eq!(snapshot_rest(&bytes), Ok(rest));
+    assert_eq!(bench.windows.evictable(10, false), [id]);
     assert!(bench.windows.evict(id));
     assert_eq!((bench.windows.len(), bench.windows.is_empty()), (0, false));
     assert_eq!(bench.merge(0, "out.a.\0", OLD, &[2.0]), Merged::Absent);
@@ -230,23 +231,79 @@ fn a_block_at_rest_leaves_memory_and_comes_back_for_late_data() {
     assert_eq!(bench.merge(0, "out.a.\0", OLD, &[2.0]), CORRECTED);
     assert_eq!(bench.emit(OLD + 50, None), ["out.a.sum 3 1000", "out.a.max 2 1000"]);
     bench.windows.take_changed();
+    bench.windows.encode_block(id, 0, &mut Vec::new());
     assert!(bench.windows.evict(id));
     let sealed = bench.windows.seal_before(UnixSeconds(OLD + 1));
     assert_eq!((sealed.blocks, sealed.points), (vec![id], 2), "absent blocks are counted too");
-    bench.windows.set_absent(id, 3);
+    bench.windows.set_absent(id, rest);
     assert!(bench.windows.is_empty(), "below the floor nothing comes back");
 }
 
 #[test]
-fn a_store_that_was_away_gets_its_windows_again() {
+fn a_store_that_was_away_gets_a_window_again_in_parts() {
     let mut bench = Bench::new();
-    for window in [OLD, OLD + 10, OLD + 20] {
-        bench.merge(0, "out.a.\0", window, &[1.0]);
+    let id = BlockId { window: UnixSeconds(OLD), rule: 0 };
+    for key in ["a", "b", "c"] {
+        bench.merge(0, &format!("{key}.\0"), OLD, &[1.0]);
     }
     bench.emit(OLD + 100, None);
-    assert_eq!(bench.windows.reassert(UnixSeconds(OLD + 10), UnixSeconds(OLD + 20)), 1);
-    assert_eq!(bench.emit(OLD + 110, None), ["out.a.sum 1 1010", "out.a.max 1 1010"]);
-    assert_eq!(bench.windows.corrections(), 0);
+    let again = |bench: &Bench, from| {
+        let mut lines = Vec::new();
+        let done = bench.windows.emit_again(id, from, 2, &bench.rules, &mut |emission| {
+            lines.push(String::from_utf8_lossy(emission.bytes).lines().next().unwrap_or_default().to_owned());
+        });
+        (done, lines)
+    };
+    assert_eq!(again(&bench, 0), (Again::More(2), vec!["a.sum 1 1000".to_owned(), "b.sum 1 1000".to_owned()]));
+    assert_eq!(again(&bench, 2), (Again::Done, vec!["c.sum 1 1000".to_owned()]));
+    bench.windows.take_changed();
+    bench.windows.encode_block(id, 0, &mut Vec::new());
+    assert!(bench.windows.evict(id));
+    assert_eq!(again(&bench, 0).0, Again::Absent);
+    bench.windows.seal_before(UnixSeconds(OLD + 1));
+    assert_eq!(again(&bench, 0).0, Again::Gone);
+}
+
+#[test]
+fn a_window_that_left_memory_before_it_was_due_is_asked_for_in_time() {
+    let mut bench = Bench::new();
+    let id = BlockId { window: UnixSeconds(OLD), rule: 0 };
+    bench.merge(0, "out.a.\0", OLD, &[1.0]);
+    bench.windows.take_changed();
+    let mut bytes = Vec::new();
+    bench.windows.encode_block(id, 0, &mut bytes);
+    assert_eq!(bench.windows.evictable(10, false), []);
+    assert_eq!(bench.windows.evictable(10, true), [id]);
+    assert!(bench.windows.evict(id));
+    assert_eq!(bench.emit(OLD + 14, None), [""; 0]);
+    assert_eq!(bench.windows.wanted().count(), 0);
+    assert_eq!(bench.emit(OLD + 15, None), [""; 0]);
+    assert_eq!(bench.windows.wanted().collect::<Vec<_>>(), [id]);
+    bench.windows.restore(id, &bytes).expect("it was encoded");
+    assert_eq!(bench.emit(OLD + 15, None), ["out.a.sum 1 1000", "out.a.max 1 1000"]);
+    assert_eq!(bench.windows.wanted().count(), 0);
+}
+
+#[test]
+fn a_damaged_window_takes_no_points_that_would_overwrite_what_was_emitted() {
+    let id = BlockId { window: UnixSeconds(OLD), rule: 0 };
+    for emitted in [false, true] {
+        let mut bench = Bench::new();
+        bench.merge(0, "out.a.\0", OLD, &[1.0, 1.0]);
+        if emitted {
+            bench.emit(OLD + 15, None);
+        }
+        bench.windows.take_changed();
+        let mut bytes = Vec::new();
+        bench.windows.encode_block(id, 0, &mut bytes);
+        assert!(bench.windows.evict(id));
+        bytes[6] ^= 1;
+        assert!(bench.windows.restore(id, &bytes).is_err(), "not what was written");
+        assert_eq!(bench.windows.lose(id), 2);
+        let again = bench.merge(0, "out.a.\0", OLD, &[1.0]);
+        assert_eq!(again, if emitted { Merged::Lost } else { APPLIED });
+        assert_eq!(bench.windows.lost().count(), usize::from(emitted));
+    }
 }
 
 #[test]
@@ -350,7 +407,7 @@ proptest! {
         values.iter().for_each(|(key, value)| { bench.merge(0, &format!("k{key}"), OLD, &[*value]); });
         let id = BlockId { window: UnixSeconds(OLD), rule: 0 };
         let mut bytes = Vec::new();
-        bench.windows.encode_block(id, &mut bytes);
+        bench.windows.encode_block(id, 0, &mut bytes);
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
@@ -358,7 +415,7 @@ proptest! {
         bytes.truncate(bytes.len() - cut.index(bytes.len()) / 2);
         let mut back = Bench::new();
         let outcome = back.windows.restore(id, &bytes);
-        prop_assert_eq!(outcome.is_ok(), snapshot_points(&bytes).is_ok());
+        prop_assert_eq!(outcome.is_ok(), snapshot_rest(&bytes).is_ok());
         if outcome.is_ok() {
             back.merge(0, "k0", OLD, &[1.0]);
             back.emit(9000, Some(9000));

@@ -13,6 +13,8 @@ pub enum Role {
     Relay,
     Partial,
     Replayer,
+    /// Asks what is known of its sender (in `HelloOk`), and goes.
+    Visitor,
 }
 
 /// The first frame of a link.
@@ -33,6 +35,10 @@ pub struct HelloOk {
     pub node: String,
     /// How many bytes of batches may be out without an answer on this link.
     pub window_bytes: u64,
+    /// The highest epoch of the dialling sender that the final layer knows, as far as this node can tell; 0: none.
+    pub known_epoch: u32,
+    /// The epochs of that sender up to this one are retired; 0: none.
+    pub retired: u32,
 }
 
 /// Why a `Hello` is not welcome. The text of each says what to do.
@@ -127,6 +133,10 @@ pub enum NackReason {
     Poison,
     /// The final layer knows this sender's epoch with another nonce: a data directory was copied. For good.
     DuplicateSender,
+    /// The sender has said that it holds nothing of epochs up to `floor`, and this batch is of such an epoch: its data
+    /// directory was rolled back or copied, or it is a ghost's late copy. Whether its points are in is not known any
+    /// more. For good under this identity.
+    Retired { floor: u32 },
 }
 
 impl NackReason {
@@ -134,7 +144,11 @@ impl NackReason {
     pub fn is_retryable(self) -> bool {
         match self {
             NackReason::Overloaded { .. } | NackReason::BadChecksum | NackReason::TooManyHoles => true,
-            NackReason::TooOld | NackReason::UnknownVersion | NackReason::Poison | NackReason::DuplicateSender => false,
+            NackReason::TooOld
+            | NackReason::UnknownVersion
+            | NackReason::Poison
+            | NackReason::DuplicateSender
+            | NackReason::Retired { .. } => false,
         }
     }
 
@@ -148,6 +162,7 @@ impl NackReason {
             NackReason::TooManyHoles => "too_many_holes",
             NackReason::Poison => "poison",
             NackReason::DuplicateSender => "duplicate_sender",
+            NackReason::Retired { .. } => "retired",
         }
     }
 }
@@ -170,6 +185,7 @@ pub(super) fn put_hello(hello: &Hello, out: &mut Vec<u8>) -> u8 {
         Role::Relay => 0,
         Role::Partial => 1,
         Role::Replayer => 2,
+        Role::Visitor => 3,
     });
     out.extend_from_slice(&hello.partitions.to_le_bytes());
     out.extend_from_slice(&hello.incarnation.sender.to_le_bytes());
@@ -189,6 +205,7 @@ pub(super) fn hello(body: &[u8]) -> Result<Hello, FrameError> {
         0 => Role::Relay,
         1 => Role::Partial,
         2 => Role::Replayer,
+        3 => Role::Visitor,
         _ => return Err(reader.malformed("unknown role")),
     };
     let partitions = reader.u16()?;
@@ -202,14 +219,16 @@ pub(super) fn hello(body: &[u8]) -> Result<Hello, FrameError> {
 
 pub(super) fn put_hello_ok(ok: &HelloOk, out: &mut Vec<u8>) -> u8 {
     out.extend_from_slice(&ok.window_bytes.to_le_bytes());
+    out.extend_from_slice(&ok.known_epoch.to_le_bytes());
+    out.extend_from_slice(&ok.retired.to_le_bytes());
     put_text(&ok.node, out);
     HELLO_OK
 }
 
 pub(super) fn hello_ok(body: &[u8]) -> Result<HelloOk, FrameError> {
     let mut reader = Reader::new(body, "hello_ok");
-    let window_bytes = reader.u64()?;
-    let ok = HelloOk { window_bytes, node: reader.text()? };
+    let (window_bytes, known_epoch, retired) = (reader.u64()?, reader.u32()?, reader.u32()?);
+    let ok = HelloOk { window_bytes, known_epoch, retired, node: reader.text()? };
     reader.end()?;
     Ok(ok)
 }
@@ -267,6 +286,7 @@ pub(super) fn put_nack(id: BatchId, reason: NackReason, out: &mut Vec<u8>) -> u8
         NackReason::TooManyHoles => (4, 0),
         NackReason::Poison => (5, 0),
         NackReason::DuplicateSender => (6, 0u32),
+        NackReason::Retired { floor } => (7, floor),
     };
     out.push(code);
     out.extend_from_slice(&after.to_le_bytes());
@@ -277,15 +297,16 @@ pub(super) fn nack(body: &[u8]) -> Result<(BatchId, NackReason), FrameError> {
     let mut reader = Reader::new(body, "nack");
     let id = reader.id()?;
     let code = reader.u8()?;
-    let retry_after_ms = reader.u32()?;
+    let number = reader.u32()?;
     let reason = match code {
-        0 => NackReason::Overloaded { retry_after_ms },
+        0 => NackReason::Overloaded { retry_after_ms: number },
         1 => NackReason::TooOld,
         2 => NackReason::BadChecksum,
         3 => NackReason::UnknownVersion,
         4 => NackReason::TooManyHoles,
         5 => NackReason::Poison,
         6 => NackReason::DuplicateSender,
+        7 => NackReason::Retired { floor: number },
         _ => return Err(reader.malformed("unknown reason")),
     };
     reader.end()?;

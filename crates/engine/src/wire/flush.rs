@@ -88,6 +88,9 @@ pub enum GroupReply {
     /// Not merged: the epoch of these batches' sender is known with another nonce: two processes run on copies of one
     /// disk. The others of the group come again.
     DuplicateSender { ids: Vec<BatchId> },
+    /// Not merged: these are of an epoch that their sender has retired, the highest of those being `floor`. Nobody
+    /// remembers whether they are in. The others of the group come again.
+    Retired { ids: Vec<BatchId>, floor: u32 },
     /// Not merged: the deltas could not be read. They must be built anew.
     Malformed,
 }
@@ -102,6 +105,8 @@ pub struct FlushReply {
 }
 
 const INCLUDED_BYTES: usize = 32;
+/// The code of the one answer that has a number of its own.
+const RETIRED: u8 = 5;
 
 pub(super) fn put(flush: &Flush, out: &mut Vec<u8>) {
     put_front(flush.number, flush.partition, flush.lane, flush.groups.len(), out);
@@ -151,8 +156,12 @@ pub(super) fn put_reply(reply: &FlushReply, out: &mut Vec<u8>) {
             GroupReply::TooManyHoles { ids } => (2, ids),
             GroupReply::DuplicateSender { ids } => (3, ids),
             GroupReply::Malformed => (4, &[]),
+            GroupReply::Retired { ids, .. } => (RETIRED, ids),
         };
         out.push(code);
+        if let GroupReply::Retired { floor, .. } = group {
+            out.extend_from_slice(&floor.to_le_bytes());
+        }
         put_count(ids.len(), out);
         for id in ids {
             put_id(*id, out);
@@ -167,6 +176,7 @@ pub(super) fn decode_reply(body: &[u8]) -> Result<FlushReply, FrameError> {
     let mut groups = Vec::with_capacity(count);
     for _ in 0..count {
         let code = reader.u8()?;
+        let floor = if code == RETIRED { reader.u32()? } else { 0 };
         let members = reader.count(16)?;
         let mut included = Vec::with_capacity(members);
         for _ in 0..members {
@@ -178,6 +188,7 @@ pub(super) fn decode_reply(body: &[u8]) -> Result<FlushReply, FrameError> {
             (2, _) => GroupReply::TooManyHoles { ids: included },
             (3, _) => GroupReply::DuplicateSender { ids: included },
             (4, true) => GroupReply::Malformed,
+            (RETIRED, _) => GroupReply::Retired { ids: included, floor },
             _ => return Err(reader.malformed("unknown answer")),
         });
     }

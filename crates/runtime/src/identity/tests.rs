@@ -55,6 +55,38 @@ fn data_directory_restored_from_a_backup_gets_a_fresh_epoch() {
 }
 
 #[test]
+fn restored_directory_with_a_clock_that_went_back_rises_above_what_the_cluster_knows() {
+    let scratch = Scratch::new("backup-and-clock");
+    let asked = scratch.life(1_000).unwrap().sender;
+    let backup = fs::read(scratch.identity_file()).unwrap();
+    let used = scratch.life(5_000).unwrap();
+    fs::write(scratch.identity_file(), backup).unwrap();
+    let life = DataDir::open(&scratch.0).unwrap().identity_above(UnixSeconds(7), |sender| {
+        assert_eq!(sender, asked);
+        used.epoch
+    });
+    assert_eq!(life.unwrap().epoch, used.epoch + 1);
+    assert_eq!(scratch.life(7).unwrap().epoch, used.epoch + 2, "it is on disk");
+}
+
+#[test]
+fn what_is_known_below_changes_nothing_and_a_new_sender_asks_nobody() {
+    let scratch = Scratch::new("known-below");
+    let first = DataDir::open(&scratch.0).unwrap().identity_above(UnixSeconds(1_000), |_| panic!("asked"));
+    assert_eq!(first.unwrap().epoch, 1_000);
+    let second = DataDir::open(&scratch.0).unwrap().identity_above(UnixSeconds(2_000), |_| 1_000);
+    assert_eq!(second.unwrap().epoch, 2_000);
+}
+
+#[test]
+fn sender_that_was_forgotten_has_no_epoch_left() {
+    let scratch = Scratch::new("forgotten");
+    scratch.life(1).unwrap();
+    let life = DataDir::open(&scratch.0).unwrap().identity_above(UnixSeconds(2), |_| u32::MAX);
+    assert!(matches!(life, Err(IdentityError::Exhausted { .. })));
+}
+
+#[test]
 fn two_directories_are_two_senders() {
     let (one, two) = (Scratch::new("one"), Scratch::new("two"));
     assert_ne!(one.life(1).unwrap().sender, two.life(1).unwrap().sender);

@@ -35,6 +35,11 @@ impl Harness for Memory {
         self.disk = MemDisk::new(quota_bytes);
         Box::new(self.disk.open())
     }
+
+    fn damage(&mut self, store: Box<dyn Store>, entries: &[(&[u8], &[u8])]) -> Box<dyn Store> {
+        self.disk.set_faults(entries.iter().fold(FaultPlan::new(), |plan, (key, _)| plan.damage(key)));
+        self.reopen(store)
+    }
 }
 
 mod when_a_crash_keeps_nothing_unsynced {

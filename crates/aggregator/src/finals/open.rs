@@ -1,0 +1,124 @@
+//! The store on disk: opened, checked for its format, set aside when it cannot be used.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use engine::final_node::keys;
+use node::StartError;
+use runtime::Clock;
+use store::{Disposition, Store, StoreError, WriteBatch};
+use store_rocksdb::{Options, RocksStore};
+
+use super::disk::{Opened, Opener};
+
+/// Format of the store: of its keys and of everything in them that has no version of its own.
+const FORMAT: u8 = 1;
+const FORMAT_PLACE: &str = "the store's format record";
+
+/// What the store may take beyond the quota, so that checkpoints, which free space, always find room: a tenth, at least
+/// 256 MiB.
+const RESERVE_MIN: u64 = 256 << 20;
+
+/// How to come to the store in `<data>/final`, which is opened at once.
+///
+/// # Errors
+/// When a newer program wrote it (nothing is changed then), another process has it, or it may not be read. Anything else
+/// is tried again by the log thread.
+pub(crate) fn opener(data: &Path, quota_bytes: u64, clock: Clock) -> Result<Opener, StartError> {
+    let path = data.join("final");
+    let options = Options {
+        quota_bytes: quota_bytes.saturating_add((quota_bytes / 10).max(RESERVE_MIN)),
+        families: keys::FAMILIES,
+    };
+    let opened = match open(&path, options, clock) {
+        Ok(opened) => Some(opened),
+        Err(error @ StoreError::InUse { .. }) => return Err(refused(&path, &error)),
+        Err(error @ StoreError::Corrupt { .. }) if is_newer(&error) => return Err(refused(&path, &error)),
+        Err(StoreError::Io { source, doing }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(refused(&path, &StoreError::Io { doing, source }));
+        }
+        Err(_) => None,
+    };
+    // The first life of the log takes what was opened here.
+    let first = Mutex::new(opened);
+    let open = move || match first.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(opened) => Ok(opened),
+        None => open(&path, options, clock),
+    };
+    Ok(Opener { open: Box::new(open), witness: None })
+}
+
+fn refused(path: &Path, error: &StoreError) -> StartError {
+    StartError::Config(format!("{}: {error}", path.display()))
+}
+
+fn is_newer(error: &StoreError) -> bool {
+    matches!(error, StoreError::Corrupt { place, .. } if place == FORMAT_PLACE)
+}
+
+fn open(path: &Path, options: Options, clock: Clock) -> Result<Opened, StoreError> {
+    let mut repairs = Vec::new();
+    let mut store = match RocksStore::open(path, options) {
+        Err(StoreError::Corrupt { place, detail }) => {
+            let aside = set_aside(path, clock)?;
+            repairs.push(format!(
+                "the store is damaged at {place} ({detail}); it was set aside as {} and a new one begun",
+                aside.display()
+            ));
+            RocksStore::open(path, options)?
+        }
+        other => other?,
+    };
+    let is_new = check_format(&mut store)?;
+    Ok((Box::new(store), is_new, repairs))
+}
+
+/// Renames the directory of a store that cannot be opened, so that a person may look at it.
+fn set_aside(path: &Path, clock: Clock) -> Result<PathBuf, StoreError> {
+    let aside = path.with_file_name(format!("final.corrupt-{}", clock.unix().0));
+    fs::rename(path, &aside).map_err(|source| StoreError::Io { doing: "set a damaged store aside", source })?;
+    Ok(aside)
+}
+
+/// A new store gets a format record; an old one must have ours. Whether it is new.
+pub(super) fn check_format(store: &mut dyn Store) -> Result<bool, StoreError> {
+    let found = match store.get(keys::FORMAT) {
+        Err(error) if error.disposition() == Disposition::Escalate => None,
+        other => other?,
+    };
+    match found.as_deref().and_then(<[u8]>::split_first) {
+        Some((&FORMAT, _)) => return Ok(false),
+        Some((version, program)) => {
+            let program = String::from_utf8_lossy(program);
+            let detail = format!("format {version} of spillway {program}; this is format {FORMAT}: run that version");
+            return Err(StoreError::Corrupt { place: FORMAT_PLACE.to_owned(), detail });
+        }
+        None => {}
+    }
+    let mut batch = WriteBatch::new();
+    batch.put(keys::FORMAT, &[&[FORMAT][..], env!("CARGO_PKG_VERSION").as_bytes()].concat());
+    store.write(&batch)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::MemDisk;
+
+    #[test]
+    fn a_newer_format_is_refused_with_the_version_that_wrote_it_and_left_alone() {
+        let disk = MemDisk::new(1 << 20);
+        let mut store = disk.open();
+        assert!(check_format(&mut store).expect("a new store"));
+        assert!(!check_format(&mut store).expect("our own"));
+        let mut batch = WriteBatch::new();
+        batch.put(keys::FORMAT, b"\x099.9.9");
+        store.write(&batch).expect("room");
+        let error = check_format(&mut store).expect_err("newer");
+        assert!(is_newer(&error));
+        assert!(error.to_string().contains("format 9 of spillway 9.9.9"), "{error}");
+        assert_eq!(store.get(keys::FORMAT).expect("reads").as_deref(), Some(&b"\x099.9.9"[..]));
+    }
+}

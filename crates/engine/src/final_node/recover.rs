@@ -1,0 +1,241 @@
+//! A partition from what its store holds, and what of it is gone.
+//!
+//! What is damaged is left out and counted in points, everything before and after it is taken up. The counts come from
+//! three places: sums in the records of the log, the checkpoint's books against the blocks of the index, and the
+//! [`Mark`] that the shell keeps in a file of its own, which knows what a lost store held.
+
+use bytes::Bytes;
+
+use super::cursor::Cursor;
+use super::dead::Dead;
+use super::meta::{self, Meta};
+use super::record::{self, Body};
+use super::{Mark, Partition, RestoreError};
+use crate::deltas;
+use crate::time::UnixSeconds;
+use crate::window::{BlockId, Windows, snapshot_rest};
+
+/// What the store holds of one partition.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The copies of the checkpoint that can be read.
+    pub metas: Vec<Bytes>,
+    /// The index entries of its blocks.
+    pub index: Vec<(BlockId, Bytes)>,
+    /// The records of the log, in the order of their ordinals.
+    pub records: Vec<Bytes>,
+    /// From the witness file.
+    pub mark: Option<Mark>,
+}
+
+/// Something that was damaged. `points`: how many are lost because of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// One copy of the checkpoint; the other one served. Nothing is lost.
+    Checkpoint,
+    /// Both copies of the checkpoint: which batches are merged is known only since then. Batches that come again from
+    /// before then are merged a second time.
+    IncludedLost,
+    /// Records of the log, between two that can be read or at its end.
+    Records { records: u64, points: u64 },
+    /// Blocks of windows of which not even the index knows.
+    Blocks { points: u64 },
+    /// The snapshot of a block.
+    Block { id: BlockId, points: u64 },
+    /// What the checkpoint held before its loss and no block has.
+    Before { points: u64 },
+}
+
+impl Finding {
+    /// How many points are lost because of it.
+    pub fn points(self) -> u64 {
+        match self {
+            Finding::Checkpoint | Finding::IncludedLost => 0,
+            Finding::Records { points, .. }
+            | Finding::Blocks { points }
+            | Finding::Block { points, .. }
+            | Finding::Before { points } => points,
+        }
+    }
+}
+
+/// How recovery reads snapshots of blocks.
+pub trait Snapshots {
+    /// The snapshot of one block; `None` when it is not there or cannot be read.
+    fn load(&mut self, id: BlockId) -> Option<Bytes>;
+    /// Every snapshot of the partition that can be read. Slow, and only asked for when index entries are missing.
+    fn all(&mut self, visit: &mut dyn FnMut(BlockId, &[u8]));
+}
+
+impl Partition {
+    /// Rebuilds partition `number`. `targets`: names of the stores' addresses, see [`Cursor`].
+    ///
+    /// # Errors
+    /// Only when a newer program wrote what is found; nothing may be changed then.
+    pub fn recover(
+        number: u16,
+        targets: &[String],
+        found: &Found,
+        snapshots: &mut dyn Snapshots,
+    ) -> Result<(Partition, Vec<Finding>), RestoreError> {
+        let mut findings = Vec::new();
+        let mut partition = Partition::new(number, targets);
+        let meta = read_metas(number, &found.metas, &mut findings)?;
+        let had_meta = meta.is_some();
+        if let Some(meta) = meta {
+            partition.take_up(meta, targets);
+        }
+        partition.take_up_index(&found.index, had_meta, snapshots, &mut findings);
+        if !had_meta {
+            partition.begin_without_checkpoint(found, &mut findings);
+        }
+        for bytes in &found.records {
+            partition.replay(bytes, snapshots, &mut findings);
+        }
+        partition.compare_with(found.mark, &mut findings);
+        Ok((partition, findings))
+    }
+
+    fn take_up(&mut self, meta: Meta, targets: &[String]) {
+        let Meta { next, floor, books, dead_next, dead_bytes, slots, lost, included } = meta;
+        self.books = books;
+        self.included = included;
+        self.windows = Windows::new(UnixSeconds(floor));
+        lost.into_iter().for_each(|id| self.windows.set_lost(id));
+        self.dead = Dead::new(dead_next, dead_bytes);
+        self.cursor = Cursor::new(targets, slots);
+        (self.next, self.log_from) = (next, next);
+    }
+
+    fn take_up_index(
+        &mut self,
+        index: &[(BlockId, Bytes)],
+        had_meta: bool,
+        snapshots: &mut dyn Snapshots,
+        findings: &mut Vec<Finding>,
+    ) {
+        let floor = self.windows.sealed_before();
+        for (id, bytes) in index.iter().filter(|(id, _)| id.window >= floor) {
+            if let Some((rest, owed)) = meta::read_index(bytes) {
+                self.windows.set_absent(*id, rest);
+                // Without the checkpoint nobody knows whose slots these are: all may lack it.
+                self.cursor.restore(*id, if had_meta || owed == 0 { owed } else { u64::MAX }, u64::from(rest.keys));
+            }
+        }
+        let expected = self.books.merged.saturating_sub(self.books.sealed);
+        if had_meta && self.windows.points() >= expected {
+            return;
+        }
+        let windows = &mut self.windows;
+        snapshots.all(&mut |id, bytes| {
+            if !windows.is_absent(id)
+                && let Ok(rest) = snapshot_rest(bytes)
+            {
+                windows.set_absent(id, rest);
+            }
+        });
+        if had_meta {
+            let points = expected.saturating_sub(self.windows.points());
+            self.forget_merged(points);
+            if points > 0 {
+                findings.push(Finding::Blocks { points });
+            }
+        }
+    }
+
+    /// There was a checkpoint, or a log from the start: what came before the first record that is left is in the blocks,
+    /// was sealed, or is gone.
+    fn begin_without_checkpoint(&mut self, found: &Found, findings: &mut Vec<Finding>) {
+        let first = found.records.iter().find_map(|bytes| record::read(bytes));
+        let mark = found.mark.unwrap_or_default();
+        let received =
+            first.as_ref().map_or(mark.received, |record| record.received.saturating_sub(points_of(&record.body)));
+        let kept = self.windows.points();
+        let next = first.map_or(mark.next, |record| record.number);
+        if next == 0 && kept == 0 {
+            return;
+        }
+        findings.push(Finding::IncludedLost);
+        let received = received.max(kept);
+        let gone = (mark.sealed + mark.too_old).min(received - kept);
+        self.next = next;
+        self.books.received = received;
+        self.books.sealed = gone.min(mark.sealed);
+        self.books.too_old = gone - self.books.sealed;
+        self.books.merged = kept + self.books.sealed;
+        self.books.corrupt = received - kept - gone;
+        let points = self.books.corrupt.saturating_sub(mark.corrupt);
+        findings.push(Finding::Before { points });
+    }
+
+    /// Takes up one record; it is durable, so it is merged at once.
+    fn replay(&mut self, bytes: &[u8], snapshots: &mut dyn Snapshots, findings: &mut Vec<Finding>) {
+        // A record that cannot be read shows as a gap before the next one that can, or in the mark.
+        let Some(record) = record::read(bytes) else { return };
+        if record.number < self.next || record.partition != self.number {
+            return;
+        }
+        let points = points_of(&record.body);
+        if record.number > self.next {
+            let lost = record.received.saturating_sub(points).saturating_sub(self.books.received);
+            findings.push(Finding::Records { records: record.number - self.next, points: lost });
+            self.books.received += lost;
+            self.books.corrupt += lost;
+        }
+        self.next = record.number + 1;
+        self.log_bytes += bytes.len() as u64;
+        match record.body {
+            Body::Retired { sender, floor } => {
+                self.included.retire(sender, floor);
+            }
+            Body::Flush(flush) => {
+                self.books.received += points;
+                for group in flush.groups {
+                    group.included.iter().for_each(|member| self.included.insert(member));
+                    for id in self.absent_in(&group.deltas) {
+                        let loaded = snapshots.load(id);
+                        findings.extend(self.loaded(id, loaded.as_deref()));
+                    }
+                    self.merge(&group.deltas, Some(record.number));
+                }
+            }
+        }
+    }
+
+    fn compare_with(&mut self, mark: Option<Mark>, findings: &mut Vec<Finding>) {
+        let Some(mark) = mark else { return };
+        if mark.next > self.next {
+            let points = mark.received.saturating_sub(self.books.received);
+            findings.push(Finding::Records { records: mark.next - self.next, points });
+            self.next = mark.next;
+            self.books.received += points;
+            self.books.corrupt += points;
+        }
+    }
+}
+
+/// The newest checkpoint that can be read.
+fn read_metas(number: u16, copies: &[Bytes], findings: &mut Vec<Finding>) -> Result<Option<Meta>, RestoreError> {
+    let mut newest: Option<Meta> = None;
+    let mut readable = 0;
+    for bytes in copies {
+        if let Some(meta) = Meta::decode(number, bytes)? {
+            readable += 1;
+            newest =
+                Some(newest.into_iter().fold(meta, |best, other| if other.next > best.next { other } else { best }));
+        }
+    }
+    if readable == 1 {
+        findings.push(Finding::Checkpoint);
+    }
+    Ok(newest)
+}
+
+fn points_of(body: &Body) -> u64 {
+    match body {
+        Body::Retired { .. } => 0,
+        Body::Flush(flush) => {
+            record::deltas(flush).iter().filter_map(|bytes| deltas::check(bytes).ok()).map(|t| t.points).sum()
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The disk of a spill is full, really full, under load: live points do not notice, the mode is shown, what cannot be kept
+//! is counted, and when the backlog is replayed the disk frees itself.
+
+use std::fs;
+use std::time::Duration;
+
+use testkit::{Cluster, Feed, Fleet, Keep, Latencies, Probe, Sink, SmallDisk, eventually, one_at_a_time};
+
+use crate::{
+    CATCH_UP, Keys, SOON, counted, dropped, form, no_worker_failed, pending, rate_of, say, spilled, support, tuned,
+    when,
+};
+
+/// Size of the disk, and what a ballast leaves of it.
+const DISK_MIB: u64 = 192;
+const LEFT_MIB: u64 = 3;
+
+const ROUTES: &str = "[[store]]\nname = \"probes\"\naddresses = [\"PROBES\"]\n\n\
+    [[store]]\nname = \"live\"\naddresses = [\"LIVE\"]\n\n\
+    [[route]]\nglob = \"probe.*\"\nto = [\"probes\"]\n\n[[route]]\nglob = \"load.**\"\nto = [\"live\"]\n";
+
+/// Lines per second at `sink`, and what markers took, over `time`.
+fn watch(sink: &Sink, probe: &Probe, time: Duration) -> (f64, Latencies) {
+    let mark = probe.mark();
+    let rate = rate_of(time, || sink.lines());
+    // What was written in the last moment may still be on its way.
+    std::thread::sleep(Duration::from_millis(500));
+    (rate, probe.since(mark))
+}
+
+#[test]
+fn drill_disk_full_leaves_live_points_alone_and_frees_itself() {
+    if pending("disk_full") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let (live, probes) = (Sink::start(Keep::Count), Probe::sink());
+    let sink = Sink::start(Keep::Points);
+    let keys = Keys { send: "retain = \"8MiB\"", replay: "rate = \"500000/s\"\nlarge = 100000000", ..Keys::default() };
+    let routes = ROUTES.replace("PROBES", &probes.address().to_string()).replace("LIVE", &live.address().to_string());
+    let cluster = tuned(Cluster::new(1, 1, 1).store("carbon", &[sink.address()]), keys).with(&routes);
+    let fleet = Fleet::new("disk-full", cluster, support::program);
+    let disk = match SmallDisk::mount(&fleet.data("relay-1"), DISK_MIB) {
+        Ok(disk) => disk,
+        Err(why) => return say(&format!("SKIPPED disk_full: no mounts here: {why}")),
+    };
+    let mut fleet = fleet.up();
+    let relay = fleet.api("relay-1");
+    let rate = 20_000;
+    let feed = Feed::new(fleet.cluster.graphite(), rate).start();
+    let probe = Probe::start(probes, fleet.cluster.graphite(), Duration::from_millis(50));
+    eventually(SOON, "points", || when(live.lines() > 2 * rate, live.lines()));
+    let (rate_before, before) = watch(&live, &probe, Duration::from_secs(form(4, 20)));
+
+    // Aggregates have nowhere to go, and the disk has only a little room left.
+    fleet.kill("partial-1");
+    let ballast = disk.path().join("ballast");
+    let free = relay.spill().expect("the spill's status").free_bytes;
+    let bytes = free.saturating_sub(LEFT_MIB << 20);
+    fs::write(&ballast, vec![1_u8; usize::try_from(bytes).expect("a size")]).expect("room for the ballast");
+    let status = eventually(Duration::from_secs(60), "the full disk to be shown", || {
+        let status = relay.spill()?;
+        if status.mode == "disk_full" { Ok(status) } else { Err(format!("{status:?}")) }
+    });
+    assert!(!status.detail.is_empty(), "a mode says what would be right: {status:?}");
+    let (rate_full, full) = watch(&live, &probe, Duration::from_secs(form(12, 120)));
+    say(&format!("before: {rate_before:.0} points/s, {before:?}\nfull:   {rate_full:.0} points/s, {full:?}"));
+    assert!(rate_full >= rate_before * 0.95, "live throughput fell from {rate_before:.0} to {rate_full:.0}");
+    let limit = (before.p99 * 2).max(Duration::from_millis(500));
+    assert!(full.missing == 0 && full.p99 <= limit, "live latency: {full:?}, before {before:?}");
+    let books = relay.ledger().expect("books");
+    assert!(books.balanced, "{books:?}");
+    let lost = dropped(&books);
+    assert!(lost > 0, "memory is bounded: something had to go: {books:?}");
+
+    // The aggregator comes back: the spill empties, the mode goes, with the ballast still there.
+    fleet.restart("partial-1");
+    eventually(CATCH_UP, "the spill to be empty and the mode to be ok", || {
+        let (pending, mode) = (spilled(&fleet, "relay-1")?, relay.spill()?.mode);
+        when(pending == 0 && mode == "ok", (pending, mode))
+    });
+    fs::remove_file(&ballast).expect("to remove the ballast");
+    let sent = feed.finish();
+    drop(probe);
+    let books = fleet.settled(CATCH_UP);
+    let books = books.iter().find(|ledger| ledger.layer == "relay").expect("the relay's books");
+    let lost = dropped(books);
+    for to in &books.destinations {
+        let other: Vec<_> = to.dropped.iter().filter(|(why, count)| *why != "spill_full" && **count > 0).collect();
+        assert!(other.is_empty(), "only what was over the bound: {other:?}");
+    }
+    eventually(CATCH_UP, "every point but those that are counted as dropped", || {
+        let total = counted(&sink);
+        when(total + lost == sent.lines, (total, lost, sent.lines))
+    });
+    assert_eq!(sent.doubtful, []);
+    say(&format!("{} points, {lost} dropped as spill_full, the rest in the aggregates", sent.lines));
+    no_worker_failed(&fleet);
+    fleet.stop_all();
+    // First the mount, then the directory that it stands in.
+    drop(disk);
+}

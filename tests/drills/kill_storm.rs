@@ -1,0 +1,119 @@
+//! Every node is killed at random, again and again, under load. With `journal = true` nothing may be missing afterwards,
+//! provided that clients rest for a batch's linger before a relay dies; without it, what is missing is bounded by what the
+//! relay had not handed over.
+
+use std::time::Duration;
+
+use testkit::{Feed, Feeding, Fleet, Layer, eventually, one_at_a_time};
+
+use crate::{CATCH_UP, Dice, Keys, SOON, cluster, counted, form, nothing_is_lost, pending, say, up, when};
+
+/// Four times the linger of all drills: by then a batch is sealed and journalled, which is what the promise is about.
+const SEALED: Duration = Duration::from_millis(200);
+
+fn milliseconds(dice: &mut Dice, from: u64, to: u64) -> Duration {
+    Duration::from_millis(from + dice.below(to - from))
+}
+
+/// Lets the relay be in possession of everything that was written, sealed and journalled.
+#[track_caller]
+fn rest(fleet: &Fleet, feed: &Feeding) {
+    feed.pause();
+    let relay = fleet.api("relay-1");
+    eventually(SOON, "every line to be parsed", || {
+        let ledger = relay.ledger()?;
+        when(ledger.in_hand == 0, ledger)
+    });
+    std::thread::sleep(SEALED);
+}
+
+/// Kills nodes of these layers: each in turn first, so that a short storm hits all of them, then at random.
+#[track_caller]
+fn storm(drill: &str, layers: &[Layer], kills: usize, send: &'static str) {
+    let mut dice = Dice::new(drill);
+    let keys = Keys { send, replay: "rate = \"500000/s\"\nlarge = 100000000", ..Keys::default() };
+    let (sink, cluster) = cluster(1, 2, 2, keys);
+    let mut fleet = up(drill, cluster);
+    let rate = form(10_000, 20_000);
+    let feed = Feed::new(fleet.cluster.graphite(), rate).start();
+    eventually(SOON, "points", || when(feed.lines() > rate, feed.lines()));
+    let victims: Vec<String> = layers.iter().flat_map(|layer| fleet.layer(*layer)).collect();
+    for number in 0..kills {
+        let victim = victims.get(number).unwrap_or_else(|| dice.pick(&victims)).clone();
+        let is_relay = fleet.layer(Layer::Relay).contains(&victim);
+        if is_relay {
+            rest(&fleet, &feed);
+        }
+        fleet.kill(&victim);
+        std::thread::sleep(milliseconds(&mut dice, 100, form(1_500, 4_000)));
+        fleet.restart(&victim);
+        if is_relay {
+            feed.resume();
+        }
+        std::thread::sleep(milliseconds(&mut dice, 100, 1_500));
+        fleet.all_run();
+        if number % 20 == 19 {
+            say(&format!("{} of {kills} kills, {} lines sent", number + 1, feed.lines()));
+        }
+    }
+    let sent = feed.finish();
+    nothing_is_lost(&mut fleet, &sink, &sent);
+    say(&format!("{kills} kills, {} points: lost 0", sent.lines));
+    fleet.end();
+}
+
+#[test]
+fn drill_kill_storm_with_a_journal_loses_nothing() {
+    if pending("kill_storm") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let layers = [Layer::Relay, Layer::Partial, Layer::Final, Layer::Replayer];
+    storm("kill_storm", &layers, form(12, 200), "journal = true");
+}
+
+#[test]
+fn drill_kill_storm_of_the_aggregators_loses_nothing() {
+    if pending("kill_storm_of_the_aggregators") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    storm("kill_storm_of_the_aggregators", &[Layer::Final, Layer::Partial], form(8, 100), "");
+}
+
+#[test]
+fn drill_kill_storm_without_a_journal_loses_at_most_what_the_relay_held() {
+    if pending("kill_storm") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let (sink, cluster) =
+        cluster(1, 2, 1, Keys { replay: "rate = \"500000/s\"\nlarge = 100000000", ..Keys::default() });
+    let mut fleet = up("kill-relay", cluster);
+    let rate = form(10_000, 20_000);
+    let feed = Feed::new(fleet.cluster.graphite(), rate).start();
+    let relay = fleet.api("relay-1");
+    let mut exposed = 0;
+    let mut before_life = 0;
+    for _ in 0..form(2, 20) {
+        let start = feed.lines();
+        eventually(SOON, "points", || when(feed.lines() > start + 2 * rate, feed.lines()));
+        let books = relay.ledger().expect("books");
+        let safe: u64 = books.destinations.iter().map(|to| to.delivered + to.spill_pending).sum();
+        fleet.kill("relay-1");
+        // Everything this relay has been sent in this life, less what it was known to be rid of.
+        exposed += feed.lines() - before_life - safe;
+        before_life = feed.lines();
+        fleet.restart("relay-1");
+    }
+    let sent = feed.finish();
+    fleet.settled(CATCH_UP);
+    let least = sent.lines - exposed;
+    let total = eventually(CATCH_UP, "all but what the relay held", || {
+        let total = counted(&sink);
+        if total >= least { Ok(total) } else { Err(format!("{total} of at least {least}")) }
+    });
+    assert!(total <= sent.lines, "{total} counted of {} sent", sent.lines);
+    say(&format!("{} sent, {} lost, at most {exposed} were exposed", sent.lines, sent.lines - total));
+    fleet.end();
+}
