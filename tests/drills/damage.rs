@@ -71,7 +71,7 @@ pub(crate) fn store_files(dir: &Path) -> Vec<(PathBuf, u64)> {
     files
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     if to.exists() {
         fs::remove_dir_all(to).expect("to remove the damaged copy");
     }

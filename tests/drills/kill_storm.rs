@@ -74,9 +74,6 @@ fn drill_kill_storm_with_a_journal_loses_nothing() {
 
 #[test]
 fn drill_kill_storm_of_the_aggregators_loses_nothing() {
-    if pending("kill_storm_of_the_aggregators") {
-        return;
-    }
     let _turn = one_at_a_time();
     storm("kill_storm_of_the_aggregators", &[Layer::Final, Layer::Partial], form(8, 100), "");
 }

@@ -20,6 +20,7 @@ mod kill_storm;
 mod memory;
 mod recv_reset;
 mod replay_beside_live;
+mod rolled_back;
 mod slow_then_dead;
 mod stuck_connection;
 

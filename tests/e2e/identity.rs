@@ -66,6 +66,10 @@ fn a_relay_on_a_copied_data_directory_takes_nothing_says_why_and_costs_the_other
         Ok::<String, String>(text)
     });
     assert!(says.contains("relay.identity"), "{says}");
+    eventually(SOON, "the copy to take nothing", || {
+        let figures = copy.api().status()?.figures;
+        when(figures.get("reading_clients") == Some(&0), figures)
+    });
     send(copy, 5);
     send(original, 10);
     eventually(SOON, "the original goes on", || delivered(original).and_then(|n| when(n == 20, n)));

@@ -14,6 +14,8 @@ mod million;
 mod pipeline;
 mod ports;
 mod recv;
+mod replay;
+mod spill;
 
 use std::time::Duration;
 

@@ -118,7 +118,8 @@ pub struct Status {
     pub ledger: Ledger,
 }
 
-/// The books of one destination: `owed = delivered + delivered_unconfirmed + in_flight + spill_pending + sum(dropped)`.
+/// The books of one destination:
+/// `owed = delivered + delivered_unconfirmed + in_flight + spill_pending + returned + sum(dropped)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestinationLedger {
     /// `aggregate`, or the store's name.
@@ -129,6 +130,9 @@ pub struct DestinationLedger {
     pub delivered_unconfirmed: u64,
     pub in_flight: u64,
     pub spill_pending: u64,
+    /// Given back to the relay that lent it, which lends it again; replayers only.
+    #[serde(default)]
+    pub returned: u64,
     pub dropped: BTreeMap<String, u64>,
     /// `owed` minus all the rest: zero, or the books do not balance.
     pub unaccounted: i64,

@@ -1,17 +1,14 @@
 //! The listener of links: greet, see what the peer is, and give the connection to the role that serves it.
 
-use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
 use engine::batch::Versions;
-use engine::recv::{AcceptOutcome, Disposition};
-use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
+use engine::wire::{Class, Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Ended, Handler};
-use runtime::net::{self, SocketProfile};
 use runtime::{Clock, Supervisor, Worker, WorkerError};
 use tokio::net::{TcpListener, TcpStream};
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use crate::finals::{self, FinalRole};
 use crate::partial::{self, PartialRole};
@@ -43,53 +40,20 @@ pub(crate) async fn listen(
     supervisor: Supervisor,
     group: &'static str,
 ) -> Result<(), WorkerError> {
-    let stop = worker.stopping();
-    loop {
-        worker.failpoint_async("accept").await?;
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            accepted = tokio::time::timeout(worker.beat_interval(), listener.accept()) => accepted,
-        };
-        worker.beat();
-        match accepted {
-            Err(_) => {} // nobody came; time to beat
-            Ok(Ok((stream, peer))) => {
-                let service = Arc::clone(&service);
-                supervisor.spawn_connection(group, async move {
-                    let ended = service.serve(stream).await;
-                    *lock(&service.closed).entry(ended.as_str()).or_default() += 1;
-                    tell(&service.node, &peer.to_string(), &ended);
-                });
-            }
-            Ok(Err(error)) => rest(&worker, &error).await,
+    let serve = move |stream| {
+        let service = Arc::clone(&service);
+        async move {
+            let ended = service.serve(stream).await;
+            *lock(&service.closed).entry(ended.as_str()).or_default() += 1;
+            ended
         }
-    }
-}
-
-/// Bytes that are no frame mean that something speaks to this port that should not: a person must look. A peer that
-/// went away is everyday business.
-fn tell(node: &str, peer: &str, ended: &Ended) {
-    if matches!(ended, Ended::Frame(_) | Ended::Refused(_) | Ended::Unexpected(_)) {
-        warn!(%node, %peer, why = %ended, "link closed");
-    } else {
-        info!(%node, %peer, why = %ended, "link closed");
-    }
-}
-
-async fn rest(worker: &Worker, error: &io::Error) {
-    match AcceptOutcome::of_error(error.kind(), error.raw_os_error()).disposition() {
-        Disposition::PauseAccept(pause) => worker.idle(tokio::time::sleep(pause)).await,
-        Disposition::Continue | Disposition::Retry | Disposition::Close { .. } => debug!(%error, "accept"),
-    }
+    };
+    link::listen(worker, listener, supervisor, group, serve).await
 }
 
 impl Service {
     async fn serve(&self, mut stream: TcpStream) -> Ended {
-        if let Err(error) = net::apply(&stream, SocketProfile::Internal) {
-            debug!(%error, "set socket options of a link");
-        }
-        let (hello, early) = match link::accept(&mut stream).await {
+        let (hello, early) = match link::greeted(&mut stream).await {
             Ok(greeted) => greeted,
             Err(ended) => return ended,
         };
@@ -104,10 +68,7 @@ impl Service {
             if is_relay && presence.is_none() { Err(RefuseReason::DuplicateSender) } else { self.role_for(&hello) };
         match served {
             Ok(handler) => self.welcome(stream, early, &hello, handler).await,
-            Err(reason) => match link::send(&mut stream, &Frame::Refuse(reason)).await {
-                Ok(()) => Ended::Refused(reason),
-                Err(ended) => ended,
-            },
+            Err(reason) => link::refuse(&mut stream, reason).await,
         }
     }
 
@@ -134,7 +95,7 @@ impl Service {
                 if role.machine().is_impostor(hello.incarnation) {
                     return Err(RefuseReason::DuplicateSender);
                 }
-                Ok(Arc::new(partial::Inbound::new(Arc::clone(role), self.speaker())))
+                Ok(Arc::new(partial::Inbound::new(Arc::clone(role), self.speaker(), class_of(hello.role))))
             }
             (Role::Partial, _, Some(role)) => Ok(Arc::new(finals::Inbound::new(Arc::clone(role), self.speaker()))),
             (Role::Relay | Role::Replayer | Role::Partial | Role::Visitor, _, _) => Err(RefuseReason::Role),
@@ -143,7 +104,7 @@ impl Service {
 
     /// The welcome, with what this node knows of the sender.
     fn greeting(&self, hello: &Hello) -> Frame {
-        let window_bytes = self.partial.as_ref().map_or(0, |role| role.machine().window_bytes());
+        let window_bytes = self.partial.as_ref().map_or(0, |role| role.window_bytes(class_of(hello.role)));
         let known = self.finals.as_ref().and_then(|role| role.known(hello.incarnation.sender)).unwrap_or_default();
         let seen = self.partial.as_ref().map_or(0, |role| role.epoch_of(hello.incarnation.sender));
         Frame::HelloOk(HelloOk {
@@ -160,5 +121,13 @@ impl Service {
         }
         info!(node = %self.node, peer = %hello.node, "link accepted");
         link::run(stream, early, &*handler, self.clock).await
+    }
+}
+
+/// What a peer sends.
+fn class_of(role: Role) -> Class {
+    match role {
+        Role::Replayer => Class::Replay,
+        Role::Relay | Role::Partial | Role::Visitor => Class::Live,
     }
 }

@@ -20,6 +20,7 @@ pub mod pattern;
 pub mod pool;
 pub mod recv;
 pub mod relay;
+pub mod replay;
 pub mod restart;
 pub mod ring;
 pub mod route;

@@ -218,7 +218,7 @@ async fn watch(handler: &dyn Handler, alive: &Mutex<Mono>, clock: Clock) -> Ende
 ///
 /// # Errors
 /// When no greeting comes in time, or something else does.
-pub async fn accept(stream: &mut TcpStream) -> Result<(Hello, BytesMut), Ended> {
+pub(crate) async fn accept(stream: &mut TcpStream) -> Result<(Hello, BytesMut), Ended> {
     let mut buffer = BytesMut::new();
     let Frame::Hello(hello) = first_frame(stream, &mut buffer).await? else {
         return Err(Ended::Unexpected("the first frame of a link must be a greeting"));

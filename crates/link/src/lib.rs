@@ -8,8 +8,10 @@
 
 mod connection;
 mod dial;
+mod listen;
 mod visit;
 
-pub use connection::{DEAD_AFTER, Ended, Handler, Outgoing, PING_EVERY, accept, run, send};
+pub use connection::{DEAD_AFTER, Ended, Handler, Outgoing, PING_EVERY, run, send};
 pub use dial::{Dialer, dial};
+pub use listen::{greeted, listen, refuse};
 pub use visit::visit;

@@ -24,6 +24,7 @@ pub fn close_books(mut ledger: Ledger) -> Ledger {
             + to.delivered_unconfirmed
             + to.in_flight
             + to.spill_pending
+            + to.returned
             + to.dropped.values().sum::<u64>();
         to.unaccounted = difference(to.owed, found);
     }

@@ -8,6 +8,7 @@ use engine::line::Reject;
 use crate::decide::Nowhere;
 use crate::lanes::Destination;
 use crate::shared::{Shared, get};
+use crate::spill::Persisted;
 
 /// The name of the aggregation layers among the destinations.
 pub(crate) const AGGREGATE: &str = "aggregate";
@@ -50,14 +51,15 @@ fn aggregate(shared: &Shared) -> DestinationLedger {
     let open = open_points(shared, |to| matches!(to, Destination::Aggregate(_)));
     let machine = shared.machine();
     let books = machine.books();
-    DestinationLedger {
+    let memory = DestinationLedger {
         destination: AGGREGATE.into(),
         owed: books.owed + open,
         delivered: books.delivered,
         in_flight: books.in_flight + open,
         dropped: books.dropped.iter().map(|(why, n)| (why.as_str().to_owned(), *n)).collect(),
         ..DestinationLedger::default()
-    }
+    };
+    with_disk(memory, shared.spill.ledger_of(AGGREGATE), books.journalled, books.answered_here)
 }
 
 fn plain(shared: &Shared, index: usize) -> DestinationLedger {
@@ -65,5 +67,57 @@ fn plain(shared: &Shared, index: usize) -> DestinationLedger {
     let store = &shared.stores[index];
     let ledger =
         DestinationLedger { destination: store.name.clone(), owed: open, in_flight: open, ..Default::default() };
-    store.senders.iter().fold(ledger, |ledger, sender| node::add_store_books(ledger, &sender.books()))
+    let memory = store.senders.iter().fold(ledger, |ledger, sender| node::add_store_books(ledger, &sender.books()));
+    with_disk(memory, shared.spill.ledger_of(&store.name), 0, 0)
+}
+
+/// Adds what the spill says. What a former life left there is owed from the start.
+///
+/// `journalled`: points on disk that are still in flight in memory. `answered_here`: points that the disk has, or had,
+/// which memory counted as delivered or dropped; until their tickets are settled they show as pending.
+fn with_disk(mut ledger: DestinationLedger, disk: Persisted, journalled: u64, answered_here: u64) -> DestinationLedger {
+    ledger.owed += disk.carried;
+    let found = ledger.delivered + disk.settled;
+    ledger.delivered = found.saturating_sub(answered_here);
+    let too_many = journalled + answered_here.saturating_sub(found);
+    ledger.spill_pending = disk.pending.saturating_sub(too_many);
+    for (why, n) in disk.dropped {
+        *ledger.dropped.entry(why.to_owned()).or_default() += n;
+    }
+    ledger
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(carried: u64, pending: u64, settled: u64, corrupt: u64) -> Persisted {
+        let dropped = [("corrupt", corrupt)].into_iter().filter(|(_, n)| *n > 0).collect();
+        Persisted { pending, settled, dropped, carried }
+    }
+
+    /// In memory: 100 owed, 60 delivered, 30 in flight (and so 10 spilled).
+    #[track_caller]
+    fn check(disk: Persisted, journalled: u64, answered_here: u64, expected: [u64; 3]) {
+        let memory = DestinationLedger { owed: 100, delivered: 60, in_flight: 30, ..DestinationLedger::default() };
+        let to = with_disk(memory, disk, journalled, answered_here);
+        assert_eq!([to.owed, to.delivered, to.spill_pending], expected, "owed, delivered, pending");
+        let ledger = node::close_books(Ledger { destinations: vec![to], ..Ledger::default() });
+        assert!(ledger.balanced, "{ledger:?}");
+    }
+
+    #[test]
+    fn the_books_of_memory_and_disk_balance_whatever_the_disk_did_with_its_part() {
+        check(disk(0, 10, 0, 0), 0, 0, [100, 60, 10]);
+        check(disk(0, 2, 7, 1), 0, 0, [100, 67, 2]);
+        check(disk(1_000, 1_002, 7, 1), 0, 0, [1_100, 67, 1_002]);
+    }
+
+    #[test]
+    fn what_is_journalled_counts_once_before_and_after_it_is_settled() {
+        // 20 of those in flight are journalled; 40 of those delivered were, and are settled, half of them, or not yet.
+        check(disk(0, 30, 40, 0), 20, 40, [100, 60, 10]);
+        check(disk(0, 50, 20, 0), 20, 40, [100, 40, 30]);
+        check(disk(0, 70, 0, 0), 20, 40, [100, 20, 50]);
+    }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use admin::Controls;
-use admin_api::{BadLine, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
+use admin::{Controls, Refusal, SpillAnswer, SpillRequest};
+use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
 use engine::recv::CloseReason;
 use node::VerdictKeeper;
 use runtime::Supervisor;
@@ -16,6 +16,8 @@ use crate::books;
 use crate::shared::locked;
 use crate::shared::{Shared, get};
 use crate::uplink::Uplink;
+
+type SpillReceiver = tokio::sync::oneshot::Receiver<Result<SpillAnswer, Refusal>>;
 
 #[derive(Debug)]
 pub(crate) struct RelayControls {
@@ -72,6 +74,7 @@ impl RelayControls {
             ("batches_held", held as u64),
             ("batches_held_bytes", held_bytes),
             ("batches_resent", self.shared.machine().resent()),
+            ("spilling", u64::from(self.shared.spill.able())),
             ("queue_bytes", self.queue.queued_bytes()),
             ("backpressure_ms", get(&counters.backpressure_nanos) / 1_000_000),
             ("reading_clients", u64::from(self.shared.accepting.load(Ordering::Relaxed))),
@@ -101,6 +104,7 @@ impl RelayControls {
         node::set_gauge(telemetry, Metric::ConnectionsOpen, &[], get(&counters.open));
         node::set_gauge(telemetry, Metric::QueueBytes, &[("queue", "relay.lines".into())], self.queue.queued_bytes());
         node::record_peers(telemetry, &self.peers());
+        self.shared.spill.record(telemetry);
         for (reason, n) in locked(&counters.links_closed).iter() {
             set(Metric::LinksClosed, &[("reason", (*reason).to_owned())], *n);
         }
@@ -141,6 +145,14 @@ impl Controls for RelayControls {
     fn metrics(&self) -> String {
         self.refresh();
         self.telemetry.render_prometheus()
+    }
+
+    fn spill(&self, request: SpillRequest) -> SpillReceiver {
+        self.shared.spill.request(request)
+    }
+
+    fn audit(&self) -> Vec<AuditEntry> {
+        self.shared.spill.audit()
     }
 
     fn failpoint(&self, failpoint: Failpoint) -> Result<(), String> {

@@ -21,7 +21,9 @@ mod keeper;
 mod lanes;
 mod router;
 mod shared;
+mod spill;
 mod start;
+mod stop;
 mod uplink;
 
 pub use start::{Running, start};

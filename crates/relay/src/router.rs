@@ -66,7 +66,7 @@ pub(crate) fn run(worker: &Worker, shared: &Shared, slot: &Slot, queue: &Receive
     let mut local = Local::new();
     loop {
         worker.beat();
-        if !shared.accepting.load(Ordering::Relaxed) && !shared.draining.load(Ordering::Relaxed) {
+        if rests(shared) {
             std::thread::sleep(REST);
             add(&shared.counters.backpressure_nanos, u64::try_from(REST.as_nanos()).unwrap_or(0));
             if worker.should_stop() {
@@ -80,6 +80,10 @@ pub(crate) fn run(worker: &Worker, shared: &Shared, slot: &Slot, queue: &Receive
             }
             continue;
         };
+        // It was waited for, and there may be no room any more: then the block stays in hand.
+        if rests(shared) {
+            continue;
+        }
         worker.failpoint("block")?;
         local.parse(&input, shared);
         worker.failpoint("commit")?;
@@ -91,6 +95,11 @@ pub(crate) fn run(worker: &Worker, shared: &Shared, slot: &Slot, queue: &Receive
             shared.buffers.give_back(input.into_item().lines);
         }
     }
+}
+
+/// No destination has room, or no point may be taken.
+fn rests(shared: &Shared) -> bool {
+    !shared.accepting.load(Ordering::Relaxed) && !shared.draining.load(Ordering::Relaxed)
 }
 
 /// Takes the slot over; what a predecessor died with is tried once more.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use engine::line::{LinePolicy, Reject};
@@ -18,6 +18,7 @@ use crate::bad::BadLines;
 use crate::decide::{Decider, Nowhere};
 use crate::doubt::Doubt;
 use crate::lanes::{Lane, Lanes, Open, Run, Sealed};
+use crate::spill;
 
 /// Totals since the node's start.
 #[derive(Debug, Default)]
@@ -95,6 +96,7 @@ pub(crate) struct Shared {
     pub(crate) accepting: AtomicBool,
     pub(crate) draining: AtomicBool,
     pub(crate) doubt: Doubt,
+    pub(crate) spill: Arc<spill::Handle>,
     machine: Mutex<Relay>,
     /// Whoever moves points from one class of the books to another holds it for reading; who reads the books holds it
     /// for writing, and so sees no point twice or not at all.
@@ -114,6 +116,7 @@ pub(crate) struct Parts {
     pub(crate) stores: Vec<Store>,
     pub(crate) peers: Vec<String>,
     pub(crate) machine: Relay,
+    pub(crate) spill: Arc<spill::Handle>,
 }
 
 impl Shared {
@@ -136,6 +139,7 @@ impl Shared {
             accepting: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             doubt: Doubt::default(),
+            spill: parts.spill,
             machine: Mutex::new(parts.machine),
             gate: RwLock::new(()),
         }
@@ -183,13 +187,21 @@ impl Shared {
         match open.take(lane.destination) {
             None => {}
             Some(Sealed::Batch(builder)) => {
-                self.machine().seal(self.clock.now(), builder);
+                let mut machine = self.machine();
+                machine.seal(self.clock.now(), builder);
+                let is_pressing = machine.is_pressing();
+                drop(machine);
+                if is_pressing {
+                    self.spill.wake();
+                }
                 self.wake_links();
             }
+            // A sender that is full takes it for the spill; it refuses only when the spill does not keep up.
             Some(Sealed::Block(store, address, block)) => {
                 if let Err(refused) = self.stores[store].senders[address].try_offer(block) {
                     open.put_back(refused.into_block(), since);
                     self.accepting.store(false, Ordering::Relaxed);
+                    self.spill.wake();
                 }
             }
         }

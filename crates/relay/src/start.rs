@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use admin::Controls;
-use config::{Cluster, Layer, Node};
+use config::{Cluster, Layer, Node, SpillSync};
 use engine::batch::{Incarnation, Versions};
 use engine::line::LinePolicy;
 use engine::pool;
@@ -29,6 +28,7 @@ use crate::keeper;
 use crate::lanes::Lanes;
 use crate::router::{self, Input, Slot};
 use crate::shared::{Parts, Shared};
+use crate::spill;
 use crate::uplink::{Greeting, Uplink};
 
 /// Connections that wait to be accepted: a fleet that comes back at once must not be turned away.
@@ -37,12 +37,12 @@ const BACKLOG: u32 = 4096;
 /// A relay that runs.
 #[derive(Debug)]
 pub struct Running {
-    shared: Arc<Shared>,
-    supervisor: Supervisor,
-    slots: Vec<Arc<Slot>>,
-    queue: Receiver<Input>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) slots: Vec<Arc<Slot>>,
+    pub(crate) queue: Receiver<Input>,
     graphite: SocketAddr,
-    keeper: Arc<VerdictKeeper>,
+    pub(crate) keeper: Arc<VerdictKeeper>,
     _data: DataDir,
 }
 
@@ -56,28 +56,6 @@ impl Running {
     pub fn supervisor(&self) -> &Supervisor {
         &self.supervisor
     }
-
-    /// Stops in order: no new clients, queue to lanes, lanes to destinations, destinations empty. What is not through at
-    /// the deadline is lost with the process; the names of who was late come back.
-    pub async fn stop(self, deadline: Duration) -> Vec<String> {
-        let clock = self.shared.clock;
-        let end = clock.now() + deadline;
-        let left = || end.since(clock.now());
-        self.shared.draining.store(true, Ordering::Relaxed);
-        self.keeper.draining();
-        self.supervisor.stop_some("relay.listener", left()).await;
-        self.supervisor.stop_some("relay.client", left().min(Duration::from_secs(2))).await;
-        let empty = || self.queue.is_empty() && self.slots.iter().all(|slot| slot.is_empty());
-        while !left().is_zero() && !empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        self.shared.seal_older_than(Duration::ZERO);
-        while self.shared.machine().held().1 > 0 && !left().is_zero() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        // The stores' senders drain by themselves when they are stopped: last bytes, last receipt.
-        self.supervisor.shutdown(left().max(Duration::from_millis(100))).await
-    }
 }
 
 /// Starts the relay `node` of `cluster` on the current tokio runtime.
@@ -89,6 +67,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         me.graphite.ok_or_else(|| StartError::Config(format!("node {}: a relay needs `graphite`", me.name)))?;
     let listener = Arc::new(net::listen(graphite, BACKLOG)?);
     let admin_listener = net::listen(me.admin, 128)?;
+    let link_listener = me.link.map(|link| net::listen(link, 128)).transpose()?;
     let graphite = listener.local_addr().map_err(io_error("the listener"))?;
     let data = DataDir::open(&me.data)?;
     let identity = data.identity_above(clock.unix(), |sender| known_of(sender, cluster, me, clock))?;
@@ -103,6 +82,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let slots = start_routers(&supervisor, &shared, &lines, me.threads.or_cores(cores));
     let uplinks = start_uplinks(&supervisor, &shared, &greeting, &peer_addrs);
     start_keeper(&supervisor, &shared);
+    start_spill(cluster, me, &supervisor, &shared, incarnation)?;
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
     let controls = Arc::new(RelayControls {
         keeper: Arc::clone(&keeper),
@@ -118,6 +98,10 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         reporter.telemetry.graphite_lines(now)
     });
     start_listener(cluster, &supervisor, &shared, &listener, &queue);
+    if let Some(listener) = link_listener {
+        let lender = spill::Lender::new(&shared, &greeting, &keeper, lines.probe());
+        start_lender(&supervisor, lender, Arc::new(listener));
+    }
     admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
     keeper.serving();
     Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, _data: data })
@@ -174,9 +158,7 @@ fn share(
         retain_bytes: cluster.send.retain_bytes as u64,
         journal: cluster.send.journal,
     };
-    let mut machine = Relay::new(settings, clock.now());
-    // Until the spill is there to say it: it holds nothing.
-    machine.set_spilled(None, None);
+    let machine = Relay::new(settings, clock.now());
     let addresses: Vec<usize> = stores.iter().map(|store| store.senders.len()).collect();
     let greeting = Greeting { cluster: cluster.name.clone(), incarnation, versions, partitions: cluster.partitions };
     let parts = Parts {
@@ -194,6 +176,7 @@ fn share(
         stores,
         peers: peers.to_vec(),
         machine,
+        spill: Arc::new(spill::Handle::new(clock.unix())),
     };
     Ok((Shared::new(parts), greeting))
 }
@@ -230,6 +213,44 @@ fn start_uplinks(
 fn start_keeper(supervisor: &Supervisor, shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     supervisor.spawn_task("relay.keeper", move |worker| keeper::run(worker, Arc::clone(&shared)));
+}
+
+fn start_spill(
+    cluster: &Cluster,
+    me: &Node,
+    supervisor: &Supervisor,
+    shared: &Arc<Shared>,
+    incarnation: Incarnation,
+) -> Result<(), StartError> {
+    let finals: Vec<String> = cluster.layer(Layer::Final).map(|node| node.name.clone()).collect();
+    let settings = spill::Settings {
+        node: me.name.clone(),
+        sender: incarnation.sender,
+        epoch: incarnation.epoch,
+        path: me.data.join("spill"),
+        quota_bytes: cluster.spill.quota_bytes,
+        sync_every: match cluster.spill.sync {
+            SpillSync::Every(every) => Some(every),
+            SpillSync::Always => None,
+        },
+        journal: cluster.send.journal,
+    };
+    let live = Arc::new(spill::LivePath::new(Arc::clone(shared), cluster.partitions, &finals));
+    let disk = spill::rocksdb(cluster.spill.quota_bytes);
+    spill::start(supervisor, settings, Arc::clone(&shared.spill), live, disk, shared.clock)
+}
+
+/// Lends the spill to replayers.
+fn start_lender(supervisor: &Supervisor, lender: spill::Lender, listener: Arc<tokio::net::TcpListener>) {
+    let (lender, owner) = (Arc::new(lender), supervisor.clone());
+    supervisor.spawn_task("relay.link", move |worker| {
+        let lender = Arc::clone(&lender);
+        let serve = move |stream| {
+            let lender = Arc::clone(&lender);
+            async move { lender.serve(stream).await }
+        };
+        link::listen(worker, Arc::clone(&listener), owner.clone(), "relay.replayer", serve)
+    });
 }
 
 fn start_listener(

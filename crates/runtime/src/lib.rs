@@ -9,6 +9,7 @@
 
 mod clock;
 mod connection_set;
+mod disk;
 pub mod failpoints;
 pub mod identity;
 pub mod net;
@@ -20,6 +21,7 @@ mod supervisor;
 
 pub use clock::Clock;
 pub use connection_set::ConnectionSet;
+pub use disk::free_bytes;
 pub use random::random_u64;
 pub use supervisor::{ConnectionCount, Escalation, Supervisor, Worker, WorkerError, WorkerPhase, WorkerState};
 pub use tokio_util::sync::CancellationToken;

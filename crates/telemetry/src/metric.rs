@@ -70,6 +70,26 @@ metrics! {
         "Points held for a destination until it confirms them";
     SpillPendingPoints, Gauge, "destination_spill_pending_points", ["destination"],
         "Points on disk for a destination";
+    SpillMode, Gauge, "spill_mode", ["mode"],
+        "1 for what the spill is able to do: ok, quota, disk_full, read_only, error or starting";
+    SpillBytes, Gauge, "spill_bytes", [],
+        "Bytes that the spill occupies on disk";
+    SpillLanePendingPoints, Gauge, "spill_lane_pending_points", ["lane"],
+        "Points of a lane of the spill that are neither settled nor dropped";
+    SpillLanePendingBytes, Gauge, "spill_lane_pending_bytes", ["lane"],
+        "Their bytes on disk";
+    SpillWrittenPoints, Counter, "spill_written_points_total", [],
+        "Points written to the spill";
+    SpillWrittenBytes, Counter, "spill_written_bytes_total", [],
+        "Bytes of records written to the spill, compressed";
+    SpillSettledPoints, Counter, "spill_settled_points_total", ["lane"],
+        "Points of a lane of the spill that were delivered, over all lives of the relay";
+    SpillGaps, Gauge, "spill_gaps", ["lane"],
+        "Ranges of a lane of the spill that are gone, by damage or by an operator";
+    SpillSyncs, Counter, "spill_syncs_total", [],
+        "Times that the spill was forced to the disk";
+    SpillSyncSeconds, Counter, "spill_sync_seconds_total", [],
+        "Time that this took";
     DestinationDroppedPoints, Counter, "destination_dropped_points_total", ["destination", "reason"],
         "Points owed to a destination and given up";
     UnaccountedPoints, Gauge, "unaccounted_points", [],
@@ -116,6 +136,18 @@ metrics! {
         "Links that ended, at the side that counts";
     DuplicateBatches, Counter, "duplicate_batches_total", [],
         "Batches that had been merged before; they changed nothing";
+    ReplayRate, Gauge, "replay_points_per_second", [],
+        "Points that a replayer sends in a second, mean of the last five";
+    ReplayCeiling, Gauge, "replay_ceiling_points_per_second", [],
+        "Points that a replayer may send in a second now";
+    ReplayBacklog, Gauge, "replay_backlog_points", ["source"],
+        "Points that wait in the spill of a relay";
+    ReplayLeased, Gauge, "replay_leased_points", [],
+        "Points that a replayer has borrowed and not settled";
+    ReplayLimited, Gauge, "replay_limited", ["by"],
+        "1 for what holds the replay's rate where it is";
+    ReplaySettled, Counter, "replay_settled_points_total", ["outcome"],
+        "Borrowed points by what became of them";
     WindowsOpen, Gauge, "windows_open", [],
         "Windows that may still take points";
     SeriesOpen, Gauge, "series_open", [],

@@ -49,8 +49,8 @@ pub(crate) fn emit(role: &FinalRole, partition: &mut Partition, views: &[View], 
     }
     let emitted = windows.take_emissions(now, role.watermark(), clock.now(), rules, KEYS_PER_TURN, &mut |emission| {
         let stores = rules.spec(emission.rule).map(|spec| spec.to.as_slice()).unwrap_or_default();
-        for (target, at) in role.targets.iter().enumerate().filter(|(_, at)| stores.contains(&at.store)) {
-            share(role, (target, at.store, at.address), &emission, &mut out, &mut picked);
+        for &store in stores {
+            share(role, (store, None), &emission, &mut out, &mut picked);
         }
     });
     state.emitted_lines += emitted.lines;
@@ -105,7 +105,7 @@ fn piece(
     let (mut out, mut picked) = (BTreeMap::new(), Vec::new());
     let at = &role.targets[target];
     let again = windows.emit_again(id, from, KEYS_PER_PIECE, &role.setup.rules, &mut |emission| {
-        share(role, (target, at.store, at.address), &emission, &mut out, &mut picked);
+        share(role, (at.store, Some(target)), &emission, &mut out, &mut picked);
     });
     let lines = out.remove(&target).unwrap_or_default();
     let points = lines.points;
@@ -130,18 +130,18 @@ fn lines_of(windows: &Windows, rules: &RuleSet, id: BlockId) -> u64 {
     u64::from(windows.keys(id)) * each as u64
 }
 
-/// Gives a target those lines of an emission that its store's ring picks it for.
+/// Gives the lines of an emission to the targets that a store's ring picks for each; `only`: to this one alone.
 fn share(
     role: &FinalRole,
-    (target, store, address): (usize, usize, usize),
+    (store, only): (usize, Option<usize>),
     emission: &Emission<'_>,
     out: &mut BTreeMap<usize, Lines>,
     picked: &mut Vec<usize>,
 ) {
-    let Some(ring) = role.setup.rings.get(store) else { return };
+    let (Some(ring), Some(first)) = (role.setup.rings.get(store), role.first_target(store)) else { return };
     let id = BlockId { window: emission.window, rule: emission.rule };
     if role.setup.stores[store].senders.len() == 1 {
-        let to = out.entry(target).or_default();
+        let to = out.entry(first).or_default();
         to.bytes.extend_from_slice(emission.bytes);
         to.points += emission.lines;
         to.of.insert(id);
@@ -150,7 +150,8 @@ fn share(
     for line in emission.bytes.split_inclusive(|byte| *byte == b'\n') {
         picked.clear();
         ring.pick(line.split(|byte| *byte == b' ').next().unwrap_or_default(), picked);
-        if picked.contains(&address) {
+        let targets = picked.iter().map(|address| first + address);
+        for target in targets.filter(|target| only.is_none_or(|only| only == *target)) {
             let to = out.entry(target).or_default();
             to.bytes.extend_from_slice(line);
             to.points += 1;

@@ -118,7 +118,7 @@ impl Shard<'_> {
     }
 
     /// Shows what an operator may ask for.
-    pub(super) fn publish(&mut self, _now: Mono) {
+    pub(super) fn publish(&mut self) {
         let mut senders = BTreeMap::new();
         for owned in &self.owned {
             for (sender, known) in owned.partition.senders() {

@@ -369,6 +369,11 @@ impl FinalRole {
         self.watermarks().iter().map(|watermark| watermark.at).min()
     }
 
+    /// The target that is a store's first address.
+    pub(crate) fn first_target(&self, store: usize) -> Option<usize> {
+        self.targets.iter().position(|target| target.store == store)
+    }
+
     /// Whether lines may go to a target that catches up: neither its own ceiling nor that of all is used up.
     pub(crate) fn may_catch_up(&self, now: Mono, target: usize) -> bool {
         let (all, own) = self.catch_up.rates(&self.targets[target].source());

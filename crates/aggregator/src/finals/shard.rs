@@ -85,7 +85,7 @@ pub(crate) fn run(worker: &Worker, role: &FinalRole, number: usize) -> Result<()
     for input in early {
         shard.take(input)?;
     }
-    shard.publish(worker.clock().now());
+    shard.publish();
     let (mut emitted, mut kept) = (Mono::ZERO, Mono::ZERO);
     loop {
         worker.beat();
@@ -103,7 +103,7 @@ pub(crate) fn run(worker: &Worker, role: &FinalRole, number: usize) -> Result<()
         if now.since(kept) >= KEEP_EVERY {
             kept = now;
             shard.keep(now)?;
-            shard.publish(now);
+            shard.publish();
         }
     }
 }

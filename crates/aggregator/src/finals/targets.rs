@@ -20,7 +20,6 @@ const ROOM_BYTES: u64 = 128 << 20;
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) store: usize,
-    pub(crate) address: usize,
     /// `<store>/<host:port>`: what is written about it on disk.
     pub(crate) name: String,
     sender: StoreSender,
@@ -29,7 +28,6 @@ pub(crate) struct Target {
     caught_up: AtomicU64,
     /// `caught_up` at moments of the last seconds, for its rate.
     rates: Mutex<VecDeque<(Mono, u64)>>,
-    offered: AtomicU64,
 }
 
 /// What a target takes now.
@@ -48,16 +46,14 @@ impl Target {
     pub(crate) fn all(stores: &[Store]) -> Vec<Target> {
         let of = |(store, of): (usize, &Store)| {
             let name = of.name.clone();
-            let senders: Vec<(usize, StoreSender)> = of.senders.iter().cloned().enumerate().collect();
-            senders.into_iter().map(move |(address, sender)| Target {
+            let senders: Vec<StoreSender> = of.senders.clone();
+            senders.into_iter().map(move |sender| Target {
                 store,
-                address,
                 name: format!("{name}/{}", sender.status().addr),
                 sender,
                 seen: AtomicU64::new(0),
                 caught_up: AtomicU64::new(0),
                 rates: Mutex::default(),
-                offered: AtomicU64::new(0),
             })
         };
         stores.iter().enumerate().flat_map(of).collect()
@@ -70,10 +66,7 @@ impl Target {
 
     /// What it takes now.
     pub(crate) fn view(&self, now: Mono) -> View {
-        let offered = self.offered.load(Ordering::Acquire);
         let status = self.sender.status();
-        let books = &status.books;
-        let all_received = books.in_flight == 0 && books.delivered_unconfirmed == 0;
         let up = matches!(status.phase, Phase::Open | Phase::AwaitingReceipt);
         if up {
             self.seen.store(now.as_nanos(), Ordering::Relaxed);
@@ -81,17 +74,14 @@ impl Target {
         let seen = self.seen.load(Ordering::Relaxed);
         let was_just_there = seen > 0 && now.since(Mono::from_nanos(seen)) < AWAY_AFTER;
         let here = status.accepts && (up || was_just_there);
-        View {
-            here,
-            roomy: here && up && status.held_bytes < ROOM_BYTES,
-            released: if all_received { offered } else { 0 },
-        }
+        View { here, roomy: here && up && status.held_bytes < ROOM_BYTES, released: self.sender.progress().released }
     }
 
     /// Gives its sender a block of lines; how many it has been offered then. `None`: it does not take it.
     pub(crate) fn offer(&self, block: Block) -> Option<u64> {
         match self.sender.try_offer(block) {
-            Ok(()) => Some(self.offered.fetch_add(1, Ordering::AcqRel) + 1),
+            // Other shards may have offered since: then it counts as owed a little longer.
+            Ok(()) => Some(self.sender.progress().offered),
             // The lines can be made again from the windows, which wait instead.
             Err(_) => None,
         }

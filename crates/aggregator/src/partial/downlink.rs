@@ -148,6 +148,7 @@ impl Dialer for Downlink {
 
     fn down(&self, why: &Ended) {
         self.up.store(false, Ordering::Relaxed);
+        self.role.machine().owner_disconnected(self.owner);
         *lock(&self.verdict) = None;
         if matches!(why, Ended::Refused(_)) {
             error!(node = %self.role.setup.node, peer = self.peer(), %why, "link refused");

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::batch::Batch;
 use engine::partial_node::Connection;
-use engine::wire::{Frame, FrameError};
+use engine::wire::{Class, Frame, FrameError};
 use link::{Ended, Handler, Outgoing};
 use tokio::sync::Notify;
 
@@ -17,15 +17,16 @@ use crate::speaker::Speaker;
 pub(crate) struct Inbound {
     role: Arc<PartialRole>,
     connection: Connection,
+    class: Class,
     bell: Arc<Bell>,
     told_to_drain: AtomicBool,
     speaker: Speaker,
 }
 
 impl Inbound {
-    pub(crate) fn new(role: Arc<PartialRole>, speaker: Speaker) -> Inbound {
-        let (connection, bell) = role.connect();
-        Inbound { role, connection, bell, told_to_drain: AtomicBool::new(false), speaker }
+    pub(crate) fn new(role: Arc<PartialRole>, speaker: Speaker, class: Class) -> Inbound {
+        let (connection, bell) = role.connect(class);
+        Inbound { role, connection, class, bell, told_to_drain: AtomicBool::new(false), speaker }
     }
 }
 
@@ -38,10 +39,11 @@ impl Drop for Inbound {
 impl Handler for Inbound {
     fn frame(&self, frame: Frame) -> Result<(), Ended> {
         match frame {
-            Frame::Batch { attempt, bytes, .. } => {
+            Frame::Batch { attempt, class, bytes } => {
                 let batch = Batch::decode(bytes).map_err(FrameError::from)?;
                 let mut machine = self.role.machine();
-                machine.batch(self.connection, batch, attempt);
+                // A replayer's link has a replayer's window: nothing on it is live.
+                machine.batch(self.connection, batch, attempt, self.class.max(class));
                 self.role.hand_out(&mut machine);
                 drop(machine);
                 // A refusal, if there was one, is written now.
@@ -76,7 +78,7 @@ impl Handler for Inbound {
             out.frame(&Frame::Pong { echo });
         }
         let delay = self.role.queue().1;
-        let (durable, nacks) = self.role.machine().answers(self.connection, delay);
+        let (durable, nacks) = self.role.machine().answers(self.role.setup.clock.now(), self.connection, delay);
         if let Some(durable) = durable {
             out.frame(&Frame::Durable(durable));
         }
@@ -90,5 +92,12 @@ impl Handler for Inbound {
 
     fn wake(&self) -> &Notify {
         &self.bell.wake
+    }
+
+    fn tick(&self) {
+        // A replay link is told how it is here although it has nothing to be told.
+        if self.class == Class::Replay {
+            self.bell.wake.notify_one();
+        }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn run(worker: &Worker, role: &PartialRole, shard: usize) -> Result<(
         while let Some(token) = inbox.control.try_recv() {
             role.pass(shard + 1, token.into_item());
         }
-        if let Some(work) = inbox.work.recv_timeout(WAIT) {
+        if let Some(work) = inbox.next(WAIT) {
             role.set_in_hand(shard, Some(work.batch.id()));
             worker.failpoint("fold")?;
             folder.fold(&work.batch, work.partitions, work.lane);
@@ -58,12 +58,13 @@ fn next_beat(last: Mono, every: Duration, now: Mono) -> Mono {
 
 /// Hands over what is open, where no earlier flush is out.
 fn flush(worker: &Worker, role: &PartialRole, shard: usize, mine: &[u16], folder: &mut Folder) {
+    let now = worker.clock().now();
     let due: Vec<(u16, Lane)> = {
-        let machine = role.machine();
-        mine.iter()
-            .flat_map(|partition| Lane::ALL.map(|lane| (*partition, lane)))
-            .filter(|(partition, lane)| folder.has(*partition, *lane) && machine.may_flush(*partition, *lane))
-            .collect()
+        let mut machine = role.machine();
+        // First sends before all that may be a copy.
+        let all = Lane::ALL.into_iter().flat_map(|lane| mine.iter().map(move |partition| (*partition, lane)));
+        let full = all.filter(|(partition, lane)| folder.has(*partition, *lane));
+        full.filter(|(partition, lane)| machine.wants_flush(now, *partition, *lane)).collect()
     };
     // Encoded outside the lock; only this shard hands over for its partitions, so what was free stays free.
     let built: Vec<Built> = due

@@ -14,14 +14,19 @@
 //!   has merged already with "included", so nothing is merged twice.
 //! * A shard that dies takes its unflushed partials with it: [`PartialNode::shard_started`] gives its successor every
 //!   batch again whose partitions are still Folding there. A batch in hand at two deaths is poison: refused for good.
+//! * Live first (INV-5): replay has a part of the memory, and only of what live leaves; its links' windows close while live
+//!   waits, and open again with the `Durable` without ranges that they get twice a second. Its work is marked, so that
+//!   shards take it only when no live work waits; lane F goes out before lane S.
 //! * Losing the whole machine is safe, too: relays hold every batch until it is durable.
+
+mod flushes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::batch::{Batch, BatchId, Incarnation, PartitionSet, Versions};
 use crate::time::Mono;
-use crate::wire::{Durable, Flush, FlushReply, Group, GroupReply, Lane, NackReason, Range};
+use crate::wire::{Class, Durable, Flush, Group, Lane, NackReason, Range};
 
 /// A link from a relay or replayer, numbered by the shell, never reused.
 pub type Connection = u64;
@@ -30,8 +35,14 @@ pub type Connection = u64;
 const STRIKES_MAX: u8 = 2;
 /// What an overloaded node asks a sender to wait.
 const RETRY_AFTER_MS: u32 = 500;
-/// No link gets a smaller window than this: a batch or three.
+/// No live link gets a smaller window than this: a batch or three.
 const WINDOW_MIN: u64 = 1 << 20;
+/// Replay may hold this part of the memory, if live leaves it.
+const REPLAY_PART: u64 = 4;
+/// While live work waits longer than this, replay gets no window.
+const REPLAY_STOP: Duration = Duration::from_millis(250);
+/// How often a replay link is told its window and the queue delay.
+const TELL_REPLAY: Duration = Duration::from_millis(500);
 
 /// Names and bounds of one partial node.
 #[derive(Clone, Debug)]
@@ -56,6 +67,8 @@ pub struct Work {
     pub batch: Batch,
     pub partitions: PartitionSet,
     pub lane: Lane,
+    /// Replay waits until no live work does.
+    pub class: Class,
 }
 
 /// What a shard hands over: partials, and which batches' points are in them. Every batch that was folded is listed,
@@ -88,6 +101,7 @@ enum Part {
 #[derive(Debug)]
 struct Held {
     batch: Batch,
+    class: Class,
     origins: BTreeSet<Connection>,
     parts: Vec<(u16, Part)>,
 }
@@ -96,10 +110,15 @@ struct Held {
 struct InFlush {
     flush: Flush,
     sent: Option<Mono>,
+    /// Since when more of its partition and lane waits for its answer.
+    wanted: Option<Mono>,
 }
 
 #[derive(Debug, Default)]
 struct Origin {
+    class: Class,
+    /// When it was told of its window last.
+    told: Option<Mono>,
     durable: Vec<BatchId>,
     nacks: Vec<(BatchId, NackReason)>,
 }
@@ -110,8 +129,11 @@ pub struct PartialNode {
     settings: Settings,
     held: BTreeMap<BatchId, Held>,
     held_bytes: u64,
+    /// Part of `held_bytes`.
+    replay_bytes: u64,
     origins: BTreeMap<Connection, Origin>,
     flushes: Vec<[Option<InFlush>; 2]>,
+    owners_up: Vec<bool>,
     next_flush: u64,
     generations: Vec<u64>,
     strikes: BTreeMap<BatchId, u8>,
@@ -126,7 +148,9 @@ impl PartialNode {
         PartialNode {
             held: BTreeMap::new(),
             held_bytes: 0,
+            replay_bytes: 0,
             origins: BTreeMap::new(),
+            owners_up: vec![false; settings.owners.iter().max().map_or(0, |most| most + 1)],
             flushes: (0..settings.partitions).map(|_| [None, None]).collect(),
             next_flush: settings.first_flush,
             generations: vec![0; settings.shards],
@@ -143,9 +167,9 @@ impl PartialNode {
         usize::from(partition) % self.settings.shards.max(1)
     }
 
-    /// A sender said hello and was welcome.
-    pub fn connected(&mut self, connection: Connection) {
-        self.origins.insert(connection, Origin::default());
+    /// A sender said hello and was welcome. `class`: what it sends.
+    pub fn connected(&mut self, connection: Connection, class: Class) {
+        self.origins.insert(connection, Origin { class, ..Origin::default() });
     }
 
     /// A sender is gone. What it sent is folded already and goes on; nobody needs an answer.
@@ -156,21 +180,38 @@ impl PartialNode {
         }
     }
 
-    /// How many bytes one sender may have out without an answer.
-    pub fn window_bytes(&self) -> u64 {
-        let senders = self.origins.len().max(1) as u64;
-        (self.settings.hold_bytes / senders).max(WINDOW_MIN)
+    /// How many bytes one sender of this class may have out without an answer. Zero, for replay only, closes the window.
+    ///
+    /// `live_delay`: how long the oldest live work has waited for a shard.
+    pub fn window_bytes(&self, now: Mono, class: Class, live_delay: Duration) -> u64 {
+        let senders = self.origins.values().filter(|origin| origin.class == class).count().max(1) as u64;
+        match class {
+            Class::Live => (self.settings.hold_bytes / senders).max(WINDOW_MIN),
+            Class::Replay if self.queue_delay(now, live_delay) > REPLAY_STOP => 0,
+            Class::Replay => self.replay_room() / senders,
+        }
+    }
+
+    /// What replay may hold: its part, or less where live leaves less.
+    fn replay_room(&self) -> u64 {
+        let live = self.held_bytes - self.replay_bytes;
+        (self.settings.hold_bytes / REPLAY_PART).min(self.settings.hold_bytes.saturating_sub(live))
+    }
+
+    /// How long live work has waited: for a shard, or for the answer to the flush before its own.
+    pub fn queue_delay(&self, now: Mono, live_delay: Duration) -> Duration {
+        live_delay.max(self.flush_delay(now))
     }
 
     /// Takes a batch, or queues the refusal.
-    pub fn batch(&mut self, from: Connection, batch: Batch, attempt: bool) {
+    pub fn batch(&mut self, from: Connection, batch: Batch, attempt: bool, class: Class) {
         let id = batch.id();
         if let Some(held) = self.held.get_mut(&id) {
             held.origins.insert(from);
             self.books.duplicates += 1;
             return;
         }
-        if let Some(reason) = self.refusal(&batch) {
+        if let Some(reason) = self.refusal(&batch, class) {
             if let Some(origin) = self.origins.get_mut(&from) {
                 origin.nacks.push((id, reason));
             }
@@ -181,13 +222,14 @@ impl PartialNode {
         let points = u64::from(batch.header().points);
         self.books.received += points;
         self.books.in_flight += points;
-        self.held_bytes += batch.bytes().len() as u64;
+        self.held_bytes += len(&batch);
+        self.replay_bytes += if class == Class::Replay { len(&batch) } else { 0 };
         let parts = partitions.iter().map(|partition| (partition, Part::Folding(lane))).collect();
-        self.held.insert(id, Held { batch: batch.clone(), origins: BTreeSet::from([from]), parts });
-        self.fold(&batch, partitions, lane);
+        self.held.insert(id, Held { batch: batch.clone(), class, origins: BTreeSet::from([from]), parts });
+        self.fold(&batch, partitions, lane, class);
     }
 
-    fn refusal(&self, batch: &Batch) -> Option<NackReason> {
+    fn refusal(&self, batch: &Batch, class: Class) -> Option<NackReason> {
         let header = batch.header();
         let known = header.versions == self.settings.versions
             && header.claims.last().is_some_and(|claim| claim.partition < self.settings.partitions);
@@ -198,11 +240,15 @@ impl PartialNode {
             return Some(NackReason::Poison);
         }
         // Windows keep senders below `hold_bytes`; what was left behind by links that broke may double it.
-        let full = self.held_bytes + batch.bytes().len() as u64 > self.settings.hold_bytes.saturating_mul(2);
+        let full = match class {
+            Class::Live => self.held_bytes + len(batch) > self.settings.hold_bytes.saturating_mul(2),
+            // One batch goes in any case while live leaves room for it.
+            Class::Replay => self.replay_bytes > 0 && self.replay_bytes + len(batch) > self.replay_room(),
+        };
         full.then_some(NackReason::Overloaded { retry_after_ms: RETRY_AFTER_MS })
     }
 
-    fn fold(&mut self, batch: &Batch, partitions: PartitionSet, lane: Lane) {
+    fn fold(&mut self, batch: &Batch, partitions: PartitionSet, lane: Lane, class: Class) {
         let mut by_shard = vec![PartitionSet::default(); self.settings.shards];
         for partition in partitions.iter() {
             let shard = self.shard_of(partition);
@@ -210,7 +256,7 @@ impl PartialNode {
         }
         for (shard, partitions) in by_shard.into_iter().enumerate() {
             if !partitions.is_empty() {
-                self.work.push(Work { shard, batch: batch.clone(), partitions, lane });
+                self.work.push(Work { shard, batch: batch.clone(), partitions, lane, class });
             }
         }
     }
@@ -221,9 +267,10 @@ impl PartialNode {
     pub fn recover(&mut self) {
         self.held.clear();
         self.held_bytes = 0;
+        self.replay_bytes = 0;
         self.work.clear();
         self.flushes.iter_mut().for_each(|lanes| *lanes = [None, None]);
-        self.origins.values_mut().for_each(|origin| *origin = Origin::default());
+        self.origins.values_mut().for_each(|origin| *origin = Origin { class: origin.class, ..Origin::default() });
         self.books.in_flight = 0;
         self.books.received = self.books.delivered + self.books.dropped.values().sum::<u64>();
     }
@@ -249,14 +296,11 @@ impl PartialNode {
             }
         }
         self.work.retain(|work| work.shard != shard);
-        let again: Vec<(Batch, PartitionSet, Lane)> =
-            self.held.values().flat_map(|held| self.still_folding(held, shard)).collect();
-        for (batch, partitions, lane) in again {
-            self.work.push(Work { shard, batch, partitions, lane });
-        }
+        let again: Vec<Work> = self.held.values().flat_map(|held| self.still_folding(held, shard)).collect();
+        self.work.extend(again);
     }
 
-    fn still_folding(&self, held: &Held, shard: usize) -> Vec<(Batch, PartitionSet, Lane)> {
+    fn still_folding(&self, held: &Held, shard: usize) -> Vec<Work> {
         Lane::ALL
             .into_iter()
             .filter_map(|lane| {
@@ -265,106 +309,10 @@ impl PartialNode {
                     .iter()
                     .filter(|(partition, part)| *part == Part::Folding(lane) && self.shard_of(*partition) == shard)
                     .fold(PartitionSet::default(), |set, (partition, _)| set.with(*partition));
-                (!partitions.is_empty()).then(|| (held.batch.clone(), partitions, lane))
+                let (batch, class) = (held.batch.clone(), held.class);
+                (!partitions.is_empty()).then_some(Work { shard, batch, partitions, lane, class })
             })
             .collect()
-    }
-
-    /// Whether a shard may hand over a flush of this partition and lane: none is out.
-    pub fn may_flush(&self, partition: u16, lane: Lane) -> bool {
-        self.flushes.get(usize::from(partition)).is_some_and(|lanes| lanes[lane.index()].is_none())
-    }
-
-    /// A shard hands partials over. False, and nothing happens, if the shard is a ghost (a newer generation runs) or a
-    /// flush is still out.
-    pub fn built(&mut self, shard: usize, generation: u64, built: Built) -> bool {
-        let current = self.generations.get(shard) == Some(&generation);
-        if !current || built.groups.is_empty() || !self.may_flush(built.partition, built.lane) {
-            return false;
-        }
-        for member in built.groups.iter().flat_map(|group| &group.included) {
-            if let Some(held) = self.held.get_mut(&member.id) {
-                set_part(held, built.partition, Part::InFlush);
-            }
-        }
-        let flush =
-            Flush { number: self.next_flush, partition: built.partition, lane: built.lane, groups: built.groups };
-        self.next_flush = self.next_flush.wrapping_add(1);
-        if let Some(lanes) = self.flushes.get_mut(usize::from(built.partition)) {
-            lanes[built.lane.index()] = Some(InFlush { flush, sent: None });
-        }
-        true
-    }
-
-    /// The next flush to write to a final node; it counts as sent from now on.
-    pub fn next_flush(&mut self, now: Mono, owner: usize) -> Option<&Flush> {
-        let timeout = self.settings.flush_timeout;
-        let owners = &self.settings.owners;
-        let next = self
-            .flushes
-            .iter_mut()
-            .enumerate()
-            .filter(|(partition, _)| owners.get(*partition) == Some(&owner))
-            .flat_map(|(_, lanes)| lanes.iter_mut().flatten())
-            .find(|out| out.sent.is_none_or(|at| now.since(at) > timeout))?;
-        next.sent = Some(now);
-        Some(&next.flush)
-    }
-
-    /// The link to a final node is new: what is unanswered goes again.
-    pub fn owner_connected(&mut self, owner: usize) {
-        for (partition, lanes) in self.flushes.iter_mut().enumerate() {
-            if self.settings.owners.get(partition) == Some(&owner) {
-                lanes.iter_mut().flatten().for_each(|out| out.sent = None);
-            }
-        }
-    }
-
-    /// A final node answered. An answer to a flush that is not out (an old number) is ignored.
-    pub fn flush_reply(&mut self, reply: &FlushReply) {
-        let Some(lanes) = self.flushes.get_mut(usize::from(reply.partition)) else { return };
-        let slot = &mut lanes[reply.lane.index()];
-        let Some(out) =
-            slot.take_if(|out| out.flush.number == reply.number && out.flush.groups.len() == reply.groups.len())
-        else {
-            return;
-        };
-        for (group, answer) in out.flush.groups.iter().zip(&reply.groups) {
-            self.settle(reply.partition, group, answer);
-        }
-    }
-
-    fn settle(&mut self, partition: u16, group: &Group, answer: &GroupReply) {
-        for member in &group.included {
-            match answer {
-                GroupReply::Merged => self.part_done(member.id, partition),
-                GroupReply::Refused { included } if included.contains(&member.id) => {
-                    self.part_done(member.id, partition)
-                }
-                GroupReply::TooManyHoles { ids } if ids.contains(&member.id) => {
-                    self.give_up(member.id, NackReason::TooManyHoles);
-                }
-                GroupReply::DuplicateSender { ids } if ids.contains(&member.id) => {
-                    self.give_up(member.id, NackReason::DuplicateSender);
-                }
-                GroupReply::Retired { ids, floor } if ids.contains(&member.id) => {
-                    self.give_up(member.id, NackReason::Retired { floor: *floor });
-                }
-                GroupReply::Refused { .. }
-                | GroupReply::TooManyHoles { .. }
-                | GroupReply::DuplicateSender { .. }
-                | GroupReply::Retired { .. }
-                | GroupReply::Malformed => self.rebuild(member.id, partition),
-            }
-        }
-    }
-
-    fn rebuild(&mut self, id: BatchId, partition: u16) {
-        let Some(held) = self.held.get_mut(&id) else { return };
-        set_part(held, partition, Part::Folding(Lane::Suspect));
-        let batch = held.batch.clone();
-        self.rebuilt += 1;
-        self.fold(&batch, PartitionSet::default().with(partition), Lane::Suspect);
     }
 
     fn part_done(&mut self, id: BatchId, partition: u16) {
@@ -395,7 +343,8 @@ impl PartialNode {
 
     fn release(&mut self, id: BatchId) -> Option<Held> {
         let held = self.held.remove(&id)?;
-        self.held_bytes -= held.batch.bytes().len() as u64;
+        self.held_bytes -= len(&held.batch);
+        self.replay_bytes -= if held.class == Class::Replay { len(&held.batch) } else { 0 };
         self.books.in_flight -= u64::from(held.batch.header().points);
         if self.strikes.get(&id).is_none_or(|strikes| *strikes < STRIKES_MAX) {
             self.strikes.remove(&id);
@@ -403,19 +352,27 @@ impl PartialNode {
         Some(held)
     }
 
-    /// What one sender must be told: batches that are durable, and refusals.
+    /// What one sender must be told: batches that are durable, and refusals. A replay link is also told its window and
+    /// the queue delay twice a second, so that one that was stopped learns when it may go on.
+    ///
+    /// `live_delay`: how long the oldest live work has waited for a shard.
     pub fn answers(
         &mut self,
+        now: Mono,
         connection: Connection,
-        queue_delay: Duration,
+        live_delay: Duration,
     ) -> (Option<Durable>, Vec<(BatchId, NackReason)>) {
-        let window_bytes = self.window_bytes();
+        let class = self.origins.get(&connection).map_or(Class::Live, |origin| origin.class);
+        let window_bytes = self.window_bytes(now, class, live_delay);
+        let queue_delay = self.queue_delay(now, live_delay);
         let Some(origin) = self.origins.get_mut(&connection) else { return (None, Vec::new()) };
         let nacks = std::mem::take(&mut origin.nacks);
         let mut done = std::mem::take(&mut origin.durable);
-        if done.is_empty() {
+        let told = origin.told.is_some_and(|at| now.since(at) < TELL_REPLAY);
+        if done.is_empty() && (class == Class::Live || told) {
             return (None, nacks);
         }
+        origin.told = Some(now);
         done.sort_unstable();
         let queue_delay_ms = u32::try_from(queue_delay.as_millis()).unwrap_or(u32::MAX);
         (Some(Durable { ranges: ranges(&done), queue_delay_ms, window_bytes }), nacks)
@@ -438,10 +395,19 @@ impl PartialNode {
         (self.held_bytes, self.held.len())
     }
 
+    /// Bytes held of replay; part of [`PartialNode::held`].
+    pub fn replay_held(&self) -> u64 {
+        self.replay_bytes
+    }
+
     /// Batches that were folded again because a flush was refused.
     pub fn rebuilt(&self) -> u64 {
         self.rebuilt
     }
+}
+
+fn len(batch: &Batch) -> u64 {
+    batch.bytes().len() as u64
 }
 
 fn set_part(held: &mut Held, partition: u16, part: Part) {

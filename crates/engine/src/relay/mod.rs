@@ -367,6 +367,17 @@ impl Relay {
         self.disowned
     }
 
+    /// Whether any peer takes batches now.
+    pub fn has_peer(&self) -> bool {
+        self.nobody_since.is_none()
+    }
+
+    /// Whether the spill should look at once: there is more than may be held, or the journal waits.
+    pub fn is_pressing(&self) -> bool {
+        self.spill_able
+            && (!self.unjournalled.is_empty() || self.held_bytes - self.spilling_bytes > self.settings.retain_bytes)
+    }
+
     /// Bytes and batches held.
     pub fn held(&self) -> (u64, usize) {
         (self.held_bytes, self.held.len())

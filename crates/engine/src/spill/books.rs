@@ -69,6 +69,12 @@ impl Tally {
         self.bytes = self.bytes.saturating_add(more.bytes);
     }
 
+    pub(super) fn put(self, out: &mut Vec<u8>) {
+        for number in [self.batches, self.points, self.bytes] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
     fn less(self, other: Tally) -> Tally {
         Tally {
             batches: self.batches.saturating_sub(other.batches),
@@ -265,11 +271,7 @@ impl Books {
         out.extend_from_slice(&oldest.0.to_le_bytes());
         out.extend_from_slice(&newest.0.to_le_bytes());
         out.push(u8::try_from(self.dropped.len()).unwrap_or(0));
-        for dropped in &self.dropped {
-            for number in [dropped.batches, dropped.points, dropped.bytes] {
-                out.extend_from_slice(&number.to_le_bytes());
-            }
-        }
+        self.dropped.iter().for_each(|dropped| dropped.put(&mut out));
         out
     }
 
@@ -304,8 +306,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Option<(Books, Option<(UnixSeconds, U
     let mut books = Books { next, head, ..Books::default() };
     let count = usize::from(*bytes.split_off_first()?);
     for index in 0..count {
-        let tally = Tally { batches: take_u64(bytes)?, points: take_u64(bytes)?, bytes: take_u64(bytes)? };
-        *books.dropped.get_mut(index)? = tally;
+        *books.dropped.get_mut(index)? = take_tally(bytes)?;
     }
     (head <= next).then_some((books, (oldest <= newest).then_some((oldest, newest))))
 }
@@ -318,6 +319,10 @@ pub(super) fn decode_runs(mut bytes: &[u8]) -> Option<Vec<Run>> {
 
 fn mark(bytes: &mut &[u8]) -> Option<Mark> {
     Some(Mark { ordinal: take_u64(bytes)?, points: take_u64(bytes)?, bytes: take_u64(bytes)? })
+}
+
+pub(super) fn take_tally(bytes: &mut &[u8]) -> Option<Tally> {
+    Some(Tally { batches: take_u64(bytes)?, points: take_u64(bytes)?, bytes: take_u64(bytes)? })
 }
 
 pub(super) fn take_u32(bytes: &mut &[u8]) -> Option<u32> {

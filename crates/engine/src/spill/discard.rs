@@ -46,7 +46,7 @@ impl Discard {
     }
 
     /// The keys of the records to look at next, in order; `None`: the search is over.
-    pub fn range(&mut self, spill: &Spill) -> Option<(u16, (Vec<u8>, Vec<u8>))> {
+    pub fn range(&mut self, spill: &Spill) -> Option<(u16, keys::KeyRange)> {
         loop {
             let (number, at) = self.lanes.last_mut()?;
             let books = spill.lanes.get(number).map(|lane| &lane.books);

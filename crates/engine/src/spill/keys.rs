@@ -6,7 +6,8 @@
 //!  'n' lane u16                                   destination of the lane
 //!  'b' lane u16                                   books of the lane (`books`)
 //!  'r' lane u16                                   what is done beyond the head (`books`)
-//!  'g' lane u16, first ordinal u64                a gap (`gaps`)
+//!  'g' lane u16, first ordinal u64                a gap (`load`)
+//!  'd'                                            how many dead letters there are (batches, points, bytes: 3 x u64)
 //!  0x80+lane u8, ordinal u64                      a record (`record`) of lane 0..=62; each has files of its own
 //!  0xbf lane u16, ordinal u64                     a record of any other lane; these share their files
 //!  0xc0 why u8, at u32, lane u16, ordinal u64     a dead letter: the record as it was
@@ -20,6 +21,7 @@ pub const FORMAT: u16 = 1;
 const SHARED: u8 = 63;
 
 pub(super) const VERSION: &[u8] = b"v";
+pub(super) const DEAD_TALLY: &[u8] = b"d";
 const NAME: u8 = b'n';
 const BOOKS: u8 = b'b';
 const RUNS: u8 = b'r';
@@ -28,7 +30,7 @@ const RECORDS: u8 = 0x80;
 const SHARED_RECORDS: u8 = RECORDS + SHARED;
 const DEAD: u8 = 0xc0;
 /// Of a dead letter that was never in a lane.
-pub(super) const NO_LANE: u16 = u16::MAX;
+pub const NO_LANE: u16 = u16::MAX;
 
 /// First bytes of keys that want a family (files) of their own each: the lanes.
 pub const FAMILIES: [u8; SHARED as usize + 1] = {
@@ -41,6 +43,9 @@ pub const FAMILIES: [u8; SHARED as usize + 1] = {
     families
 };
 
+/// The first key of a range, and the first one that is not in it.
+pub type KeyRange = (Vec<u8>, Vec<u8>);
+
 /// What a key is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
@@ -49,21 +54,22 @@ pub(super) enum Key {
     Books(u16),
     Runs(u16),
     Gap(u16, u64),
+    DeadTally,
     Record(u16, u64),
 }
 
 /// Everything but records and dead letters: `from..to` of what a start reads first.
-pub fn books_range() -> (Vec<u8>, Vec<u8>) {
+pub fn books_range() -> KeyRange {
     (vec![0], vec![RECORDS])
 }
 
 /// The keys of a lane's records with ordinals in `from..to`.
-pub(super) fn records_range(lane: u16, from: u64, to: u64) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn records_range(lane: u16, from: u64, to: u64) -> KeyRange {
     (record(lane, from), record(lane, to))
 }
 
 /// The keys of all of a lane's records from ordinal `from` on.
-pub fn records_from(lane: u16, from: u64) -> (Vec<u8>, Vec<u8>) {
+pub fn records_from(lane: u16, from: u64) -> KeyRange {
     let mut end = of_records(lane);
     // Neither a first byte nor the lane behind it is the largest there is; where one were, its carry is right.
     for byte in end.iter_mut().rev() {
@@ -76,7 +82,7 @@ pub fn records_from(lane: u16, from: u64) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The keys of every record there is.
-pub fn all_records() -> (Vec<u8>, Vec<u8>) {
+pub fn all_records() -> KeyRange {
     (vec![RECORDS], vec![DEAD])
 }
 
@@ -88,7 +94,7 @@ pub fn behind(key: &[u8]) -> Vec<u8> {
 }
 
 /// The keys of all dead letters.
-pub fn dead_range() -> (Vec<u8>, Vec<u8>) {
+pub fn dead_range() -> KeyRange {
     (vec![DEAD], vec![DEAD + 1])
 }
 
@@ -144,6 +150,7 @@ pub(super) fn read(key: &[u8]) -> Option<Key> {
     let lane = |rest: &[u8]| Some(u16::from_be_bytes(rest.try_into().ok()?));
     match kind {
         b'v' if rest.is_empty() => Some(Key::Version),
+        b'd' if rest.is_empty() => Some(Key::DeadTally),
         NAME => lane(rest).map(Key::Name),
         BOOKS => lane(rest).map(Key::Books),
         RUNS => lane(rest).map(Key::Runs),

@@ -57,6 +57,8 @@ pub(super) struct Lane {
     /// As far as it was given to the store, and as far as it is certainly on disk.
     pub(super) written: Books,
     pub(super) synced_head: Mark,
+    /// What is behind it may still be taken back, so it is not lent.
+    pub(super) synced_next: Mark,
     /// Records before it were forgotten.
     pub(super) forgotten: Mark,
 }

@@ -82,6 +82,8 @@ pub struct Grant {
     points_left: u64,
     /// The next ordinal to look at.
     at: u64,
+    /// The first record passed over that may be lent later: the live path has it now.
+    held_at: Option<u64>,
 }
 
 /// What became of a record that was offered to a [`Grant`].
@@ -116,12 +118,13 @@ impl Spill {
             bytes_left: u64::from(request.max_bytes),
             points_left: u64::from(request.max_points),
             at: resume.map_or(0, |resume| resume.ordinal),
+            held_at: None,
             filter,
         })
     }
 
     /// The keys of the records to offer next, in order; `None`: there is nothing more to lend.
-    pub fn grant_range(&mut self, grant: &mut Grant) -> Option<(Vec<u8>, Vec<u8>)> {
+    pub fn grant_range(&mut self, grant: &mut Grant) -> Option<keys::KeyRange> {
         let lane = self.lanes.get(&grant.lane)?;
         loop {
             let free = lane.books.next_pending(grant.at);
@@ -131,7 +134,7 @@ impl Spill {
                 break;
             }
         }
-        let end = lane.books.next.ordinal;
+        let end = lane.synced_next.ordinal;
         (grant.at < end).then(|| keys::records_range(grant.lane, grant.at, end))
     }
 
@@ -165,7 +168,11 @@ impl Spill {
                 return Offered::Skipped;
             }
         };
-        if is_held(&record, held) || !grant.filter.overlaps(&record.header) {
+        let is_held = is_held(&record, held);
+        if is_held {
+            grant.held_at.get_or_insert(ordinal);
+        }
+        if is_held || !grant.filter.overlaps(&record.header) {
             grant.at = ordinal + 1;
             return Offered::Skipped;
         }
@@ -196,7 +203,7 @@ impl Spill {
     /// The scan of a grant's range came to the range's end.
     pub fn grant_ended(&mut self, grant: &mut Grant) {
         let Some(lane) = self.lanes.get_mut(&grant.lane) else { return };
-        let end = lane.books.next.ordinal;
+        let end = lane.synced_next.ordinal;
         if lane.books.next_pending(grant.at) < end && lane.check.is_none() {
             lane.check();
         }
@@ -210,7 +217,8 @@ impl Spill {
 
     /// The request is answered: the next one of the same kind begins where this one ended.
     pub fn granted(&mut self, grant: Grant) {
-        let resume = Resume { filter: grant.filter, ordinal: grant.at };
+        let ordinal = grant.held_at.map_or(grant.at, |held| held.min(grant.at));
+        let resume = Resume { filter: grant.filter, ordinal };
         self.leases.resume.insert(grant.lane, resume);
     }
 

@@ -16,8 +16,9 @@ use super::{Codec, Record, Spill, record};
 use crate::time::UnixSeconds;
 
 const WITNESS: &[u8; 4] = b"SPW1";
-/// Runs of a lane that the witness keeps. It matters only when a store is lost as a whole.
-const WITNESS_RUNS: usize = 64;
+/// Bytes of a witness at most. Lanes share them: one with more runs than fit is written without, which matters only
+/// when a store is lost as a whole; then what was settled beyond the head counts as lost.
+const WITNESS_BYTES: usize = 60_000;
 
 /// Why a spill cannot be used by this program. It is untouched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,8 @@ impl Spill {
             staged: Vec::new(),
             puts: Vec::new(),
             dead: Vec::new(),
+            dead_kept: super::Tally::default(),
+            dead_changed: false,
             versioned: false,
             now: UnixSeconds(0),
         };
@@ -78,6 +81,7 @@ impl Spill {
                         spill.loading(lane).gaps.insert(first, gap);
                     }
                 }
+                Some(Key::DeadTally) => spill.dead_kept = books::take_tally(&mut &value[..]).unwrap_or_default(),
                 Some(Key::Record(..)) | None => {}
             }
         }
@@ -105,7 +109,7 @@ impl Spill {
 
     /// The keys in which records may lie that the books do not know: normally nothing is there. What is read there
     /// goes to [`Spill::found`].
-    pub fn beyond_books(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub fn beyond_books(&self) -> Vec<keys::KeyRange> {
         let (start, end) = keys::all_records();
         let mut ranges = Vec::new();
         let mut from = start;
@@ -144,6 +148,7 @@ impl Spill {
         self.now = now;
         for lane in self.lanes.values_mut() {
             lane.next = lane.books.next;
+            lane.synced_next = lane.books.next;
             lane.forgotten = lane.books.head;
             lane.unnamed = true;
             lane.books_changed = true;
@@ -154,24 +159,31 @@ impl Spill {
 
     /// What must be known when the whole store is gone; to be kept beside it after each sync.
     pub fn witness(&self) -> Vec<u8> {
-        let mut out = WITNESS.to_vec();
-        out.extend_from_slice(&u16::try_from(self.lanes.len()).unwrap_or(u16::MAX).to_le_bytes());
-        for (number, lane) in self.lanes.iter().take(usize::from(u16::MAX)) {
+        let share = (WITNESS_BYTES - WITNESS.len() - 2) / self.lanes.len().max(1);
+        let (mut lanes, mut count) = (Vec::new(), 0_u16);
+        for (number, lane) in &self.lanes {
             let destination = record::clipped(&lane.destination);
             let books = lane.written.encode(lane.written.next, lane.spans.bounds());
-            let runs = if lane.written.runs() <= WITNESS_RUNS {
-                lane.written.encode_runs()
-            } else {
-                Books::default().encode_runs()
-            };
-            let length = 1 + destination.len() + books.len() + runs.len();
-            out.extend_from_slice(&number.to_le_bytes());
-            out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
-            out.push(u8::try_from(destination.len()).unwrap_or(u8::MAX));
-            out.extend_from_slice(destination.as_bytes());
-            out.extend_from_slice(&books);
-            out.extend_from_slice(&runs);
+            let mut runs = lane.written.encode_runs();
+            let length = |runs: &[u8]| 1 + destination.len() + books.len() + runs.len();
+            if 6 + length(&runs) > share {
+                runs = Books::default().encode_runs();
+            }
+            let length = length(&runs);
+            if 6 + length > share {
+                continue;
+            }
+            count += 1;
+            lanes.extend_from_slice(&number.to_le_bytes());
+            lanes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+            lanes.push(u8::try_from(destination.len()).unwrap_or(u8::MAX));
+            lanes.extend_from_slice(destination.as_bytes());
+            lanes.extend_from_slice(&books);
+            lanes.extend_from_slice(&runs);
         }
+        let mut out = WITNESS.to_vec();
+        out.extend_from_slice(&count.to_le_bytes());
+        out.extend_from_slice(&lanes);
         out
     }
 

@@ -15,6 +15,7 @@
 
 mod books;
 mod discard;
+mod entry;
 mod filter;
 mod keys;
 mod lane;
@@ -28,8 +29,11 @@ use std::collections::BTreeMap;
 
 pub use books::{Books, Lost, Mark, RUNS_MAX, Run, Tally};
 pub use discard::{Discard, TooManyRuns};
+pub use entry::Entry;
 pub use filter::{Filter, timestamps};
-pub use keys::{FAMILIES, FORMAT, all_records, behind, books_range, dead_range, record as key, records_from};
+pub use keys::{
+    FAMILIES, FORMAT, KeyRange, NO_LANE, all_records, behind, books_range, dead_range, record as key, records_from,
+};
 pub use lane::{GAPS_MAX, Gap};
 pub use lease::{Grant, LEASE_FOR, LEASES_MAX, Offered};
 pub use load::LoadError;
@@ -47,42 +51,6 @@ use lease::Leases;
 pub enum Op {
     Put { key: Vec<u8>, value: Vec<u8> },
     Delete { key: Vec<u8> },
-}
-
-/// What is to be spilled.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
-    pub destination: &'a str,
-    pub content: Content,
-    pub why: Why,
-    pub points: u32,
-    pub min_ts: UnixSeconds,
-    pub max_ts: UnixSeconds,
-    /// The batch, or canonical lines.
-    pub bytes: &'a [u8],
-}
-
-impl<'a> Entry<'a> {
-    /// A batch.
-    pub fn batch(destination: &'a str, batch: &'a Batch, why: Why) -> Entry<'a> {
-        let header = batch.header();
-        Entry {
-            destination,
-            content: Content::Batch(header.id),
-            why,
-            points: header.points,
-            min_ts: header.min_ts,
-            max_ts: header.max_ts,
-            bytes: batch.bytes(),
-        }
-    }
-
-    /// A block of `points` lines for a store. `epoch` and `number`: the process that holds it, and its number there.
-    pub fn block(destination: &'a str, lines: &'a [u8], points: u32, epoch: u32, number: u64, why: Why) -> Entry<'a> {
-        let (min_ts, max_ts) = timestamps(lines).unwrap_or_default();
-        let content = Content::Block { epoch, number };
-        Entry { destination, content, why, points, min_ts, max_ts, bytes: lines }
-    }
 }
 
 /// What must be known of a record to settle it.
@@ -144,6 +112,8 @@ pub struct Spill {
     /// Puts of staged records, and of dead letters with what they change in the books.
     puts: Vec<Op>,
     dead: Vec<Op>,
+    dead_kept: Tally,
+    dead_changed: bool,
     versioned: bool,
     now: UnixSeconds,
 }
@@ -242,6 +212,11 @@ impl Spill {
             ops.extend(gaps.map(|gap| Op::Put { key: keys::gap(*number, gap.first), value: load::encode_gap(gap) }));
             ops.extend(lane.old_gaps.iter().map(|first| Op::Delete { key: keys::gap(*number, *first) }));
         }
+        if self.dead_changed {
+            let mut value = Vec::new();
+            self.dead_kept.put(&mut value);
+            ops.push(Op::Put { key: keys::DEAD_TALLY.to_vec(), value });
+        }
         ops.extend(self.dead.iter().cloned());
         ops
     }
@@ -273,6 +248,7 @@ impl Spill {
         }
         self.puts.clear();
         self.dead.clear();
+        self.dead_changed = false;
         for lane in self.lanes.values_mut().filter(|lane| lane.books_changed || lane.runs_changed) {
             lane.unnamed = false;
             lane.books_changed = false;
@@ -293,14 +269,15 @@ impl Spill {
     /// Whether the store has to be told anything.
     pub fn has_changes(&self) -> bool {
         let changed = |lane: &Lane| lane.books_changed || lane.runs_changed;
-        !self.staged.is_empty() || !self.dead.is_empty() || self.lanes.values().any(changed)
+        !self.staged.is_empty() || self.dead_changed || self.lanes.values().any(changed)
     }
 
     /// Everything written is on disk. Gives ranges of keys that the store may forget, if that is worth its while.
-    pub fn synced(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub fn synced(&mut self) -> Vec<keys::KeyRange> {
         let mut forget = Vec::new();
         for (number, lane) in &mut self.lanes {
             lane.synced_head = lane.written.head;
+            lane.synced_next = lane.written.next;
             let freed = lane.forgotten.until(lane.synced_head);
             let emptied = freed.bytes >= FORGET_EMPTY_BYTES && lane.synced_head == lane.written.next;
             if freed.bytes >= FORGET_BYTES || emptied {
@@ -343,7 +320,7 @@ impl Spill {
         let settled = self.finish(ticket, meta, Some(why));
         if let (Settled::Now, Some(value)) = (settled, value) {
             let key = keys::dead(why.code(), self.now.0, ticket.lane, ticket.ordinal);
-            self.dead.push(Op::Put { key, value: value.to_vec() });
+            self.keep(key, value.to_vec(), meta.run.tally().points);
         }
         settled
     }
@@ -357,7 +334,29 @@ impl Spill {
         let code = Lost::ALL.iter().find(|lost| lost.as_str() == why).map_or(u8::MAX, |lost| lost.code());
         let id = batch.id();
         let ordinal = u64::from(id.epoch) << 32 | u64::from(id.seq);
-        self.dead.push(Op::Put { key: keys::dead(code, self.now.0, keys::NO_LANE, ordinal), value });
+        self.keep(keys::dead(code, self.now.0, keys::NO_LANE, ordinal), value, u64::from(entry.points));
+    }
+
+    fn keep(&mut self, key: Vec<u8>, value: Vec<u8>, points: u64) {
+        let bytes = value.len() as u64;
+        if self.dead_kept.bytes.saturating_add(bytes) <= DEAD_BYTES_MAX {
+            self.dead_kept.add(Tally { batches: 1, points, bytes });
+            self.dead_changed = true;
+            self.dead.push(Op::Put { key, value });
+        }
+    }
+
+    /// How many dead letters are kept; at 256 MiB no more are, and they are only counted.
+    pub fn dead_letters(&self) -> Tally {
+        self.dead_kept
+    }
+
+    /// Gives up the dead letters: the range is to be deleted together with the next [`Spill::ops`].
+    pub fn forget_dead(&mut self) -> keys::KeyRange {
+        self.dead.clear();
+        self.dead_kept = Tally::default();
+        self.dead_changed = true;
+        keys::dead_range()
     }
 
     fn finish(&mut self, ticket: Ticket, meta: Meta, lost: Option<Lost>) -> Settled {
@@ -386,7 +385,7 @@ impl Spill {
     }
 
     /// The keys of records that a check wants to read next, in order: `salvage` them. `None`: no check is due.
-    pub fn check_range(&self) -> Option<(u16, (Vec<u8>, Vec<u8>))> {
+    pub fn check_range(&self) -> Option<(u16, keys::KeyRange)> {
         let due = self.lanes.iter().find_map(|(number, lane)| lane.check.map(|check| (*number, check)));
         due.map(|(lane, check)| (lane, keys::records_range(lane, check.at.ordinal, check.to.ordinal)))
     }
@@ -438,6 +437,7 @@ impl Spill {
     }
 }
 
+const DEAD_BYTES_MAX: u64 = 256 << 20;
 /// Space is given back in pieces of this size: files of a lane hold some 16 MiB.
 const FORGET_BYTES: u64 = 32 << 20;
 /// And of this, when the lane is empty.

@@ -206,11 +206,11 @@ fn settling_in_any_order_twice_or_without_a_record_balances() {
 fn the_oldest_epoch_and_timestamp_follow_what_is_pending() {
     let (mut spill, disk) = filled(10);
     assert_eq!(spill.oldest(), (Some(0), Some(UnixSeconds(100))));
-    (0..5).for_each(|ordinal| drop(settle(&mut spill, &disk, ordinal)));
+    (0..5).for_each(|ordinal| assert_eq!(settle(&mut spill, &disk, ordinal), Settled::Now));
     let (epoch, oldest) = spill.oldest();
     assert_eq!(epoch, Some(1));
     assert!(oldest.is_some_and(|oldest| oldest <= UnixSeconds(105)), "never too narrow");
-    (5..10).for_each(|ordinal| drop(settle(&mut spill, &disk, ordinal)));
+    (5..10).for_each(|ordinal| assert_eq!(settle(&mut spill, &disk, ordinal), Settled::Now));
     assert_eq!(spill.oldest(), (None, None));
     let mut again = disk.load(None).expect("as written");
     assert_eq!(again.oldest().0, Some(0), "not known before the check");
@@ -225,7 +225,7 @@ fn leases_give_the_oldest_first_within_bounds_and_never_twice() {
     assert_eq!(lease(&mut spill, &disk, 1, &all(1, 1), &[]), [0], "at least one");
     assert_eq!(lease(&mut spill, &disk, 2, &all(1 << 20, 35), &[2]), [1, 3, 4], "not what the live path has in hand");
     settle(&mut spill, &disk, 6);
-    assert_eq!(lease(&mut spill, &disk, 1, &all(1 << 20, 20), &[]), [5, 7], "not what is settled");
+    assert_eq!(lease(&mut spill, &disk, 1, &all(1 << 20, 20), &[2]), [5, 7], "not what is settled");
     assert_eq!(spill.backlog().lanes[0].leased, 60);
     spill.end_leases_of(2);
     assert_eq!(lease(&mut spill, &disk, 3, &all(1 << 20, 40), &[]), [1, 2, 3, 4], "what a lost link had comes again");
@@ -272,7 +272,7 @@ fn a_record_in_the_midst_that_is_gone_is_found_by_lending_and_counted_exactly() 
 #[test]
 fn the_witness_says_what_was_lost_with_the_whole_store() {
     let (mut spill, mut disk) = filled(10);
-    (0..3).chain([7]).for_each(|ordinal| drop(settle(&mut spill, &disk, ordinal)));
+    (0..3).chain([7]).for_each(|ordinal| assert_eq!(settle(&mut spill, &disk, ordinal), Settled::Now));
     disk.write(&mut spill);
     spill.synced();
     let witness = spill.witness();
@@ -374,7 +374,9 @@ fn a_dead_letter_keeps_its_record_and_counts_as_its_reason() {
     assert_eq!(spill.bury(ticket(1), meta, Lost::Poison, Some(&value)), Settled::Now);
     assert_eq!(spill.bury(ticket(1), meta, Lost::Poison, Some(&value)), Settled::Before);
     disk.write(&mut spill);
-    assert_eq!(disk.range(&dead_range()).len(), 1);
+    assert_eq!((disk.range(&dead_range()).len(), spill.dead_letters()), (1, meta.run.tally()));
+    let again = disk.load(None).expect("as written");
+    assert_eq!(again.dead_letters(), meta.run.tally());
     assert_eq!(spill.lane(0).expect("lane").dropped, [(Lost::Poison, meta.run.tally())]);
     balance(&spill);
 }

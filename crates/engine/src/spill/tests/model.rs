@@ -217,7 +217,7 @@ impl World {
         let Some(ticket) = self.picked(pick).filter(|ticket| !self.damaged.contains(ticket)) else { return };
         let key = keys::record(ticket.lane, ticket.ordinal);
         for (disk, _) in &mut self.history {
-            if pick % 2 == 0 {
+            if pick.is_multiple_of(2) {
                 disk.keys.remove(&key);
             } else if let Some(value) = disk.keys.get_mut(&key) {
                 value[70] ^= 1;

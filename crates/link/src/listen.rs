@@ -1,0 +1,90 @@
+//! The accepting side: the loop around accept, and greeting who comes in.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use engine::recv::{AcceptOutcome, Disposition};
+use engine::wire::{Frame, Hello, RefuseReason};
+use runtime::net::{self, SocketProfile};
+use runtime::{Supervisor, Worker, WorkerError};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{debug, info, warn};
+
+use crate::connection::{Ended, accept, send};
+
+/// Accepts links until the worker is asked to stop. The listener outlives the worker. Each connection is a task of the
+/// `group`, and over when what `serve` made of it is.
+///
+/// # Errors
+/// Only what a failpoint injects: errors of accept are rested out.
+pub async fn listen<S, F>(
+    worker: Worker,
+    listener: Arc<TcpListener>,
+    supervisor: Supervisor,
+    group: &'static str,
+    serve: S,
+) -> Result<(), WorkerError>
+where
+    S: Fn(TcpStream) -> F,
+    F: Future<Output = Ended> + Send + 'static,
+{
+    let stop = worker.stopping();
+    loop {
+        worker.failpoint_async("accept").await?;
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            accepted = tokio::time::timeout(worker.beat_interval(), listener.accept()) => accepted,
+        };
+        worker.beat();
+        match accepted {
+            Err(_) => {} // nobody came; time to beat
+            Ok(Ok((stream, peer))) => {
+                let (node, serving) = (worker.node().to_owned(), serve(stream));
+                supervisor.spawn_connection(group, async move {
+                    let ended = serving.await;
+                    tell(&node, &peer.to_string(), &ended);
+                });
+            }
+            Ok(Err(error)) => rest(&worker, &error).await,
+        }
+    }
+}
+
+/// Bytes that are no frame mean that something speaks to this port that should not: a person must look. A peer that
+/// went away is everyday business.
+fn tell(node: &str, peer: &str, ended: &Ended) {
+    if matches!(ended, Ended::Frame(_) | Ended::Refused(_) | Ended::Unexpected(_)) {
+        warn!(%node, %peer, why = %ended, "link closed");
+    } else {
+        info!(%node, %peer, why = %ended, "link closed");
+    }
+}
+
+async fn rest(worker: &Worker, error: &io::Error) {
+    match AcceptOutcome::of_error(error.kind(), error.raw_os_error()).disposition() {
+        Disposition::PauseAccept(pause) => worker.idle(tokio::time::sleep(pause)).await,
+        Disposition::Continue | Disposition::Retry | Disposition::Close { .. } => debug!(%error, "accept"),
+    }
+}
+
+/// Makes a connection that was accepted ready and reads its greeting; what came behind that is given back, too.
+///
+/// # Errors
+/// When no greeting comes in time, or something else does.
+pub async fn greeted(stream: &mut TcpStream) -> Result<(Hello, BytesMut), Ended> {
+    if let Err(error) = net::apply(stream, SocketProfile::Internal) {
+        debug!(%error, "set socket options of a link");
+    }
+    accept(stream).await
+}
+
+/// Refuses a peer; gives how its connection ended.
+pub async fn refuse(stream: &mut TcpStream, reason: RefuseReason) -> Ended {
+    match send(stream, &Frame::Refuse(reason)).await {
+        Ok(()) => Ended::Refused(reason),
+        Err(ended) => ended,
+    }
+}

@@ -1,0 +1,304 @@
+//! Work for operators that takes more than one slice, and what gives anything up: imports, discards, moves of the cursor.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use admin::{Refusal, SpillAnswer};
+use admin_api::{AuditEntry, CursorAdvance, SpillDiscard, SpillImported, SpillLoss};
+use bytes::Bytes;
+use engine::spill::{self, Discard, Filter, Tally, records_from};
+use engine::time::UnixSeconds;
+use runtime::Worker;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::session::{SLICE, Session, Trouble};
+
+/// Imported records that are written at once.
+const IMPORT_BYTES: u64 = 4 << 20;
+
+pub(super) type Answer = oneshot::Sender<Result<SpillAnswer, Refusal>>;
+
+/// Work that takes more than one slice.
+#[derive(Debug)]
+pub(super) enum Job {
+    Discard { asked: SpillDiscard, search: Box<Discard>, answer: Answer },
+    Import { import: Import, answer: Answer },
+}
+
+/// An import: first everything is looked at, then everything is taken up.
+#[derive(Debug)]
+pub(super) struct Import {
+    records: Vec<Bytes>,
+    verified: usize,
+    taken: usize,
+    points: u64,
+}
+
+impl Session<'_> {
+    pub(super) fn go_on(&mut self, worker: &Worker, job: Job) -> Result<(), Trouble> {
+        match job {
+            Job::Discard { asked, search, answer } if !answer.is_closed() => {
+                self.discard(worker, asked, search, answer)
+            }
+            Job::Import { import, answer } if !answer.is_closed() || import.taken > 0 => {
+                self.import(worker, import, answer)
+            }
+            // Nobody waits for it, and nothing has changed yet.
+            Job::Discard { .. } | Job::Import { .. } => Ok(()),
+        }
+    }
+
+    fn import(&mut self, worker: &Worker, mut import: Import, answer: Answer) -> Result<(), Trouble> {
+        let end = self.now() + SLICE;
+        let mut codec = std::mem::take(self.spill.codec());
+        while import.verified < import.records.len() && self.now() < end {
+            let checked = spill::decode(&import.records[import.verified])
+                .and_then(|record| codec.verified(&record).map(|_| u64::from(record.header.points)));
+            match checked {
+                Ok(points) => import.points += points,
+                Err(error) => {
+                    *self.spill.codec() = codec;
+                    let number = import.verified + 1;
+                    let refusal =
+                        Refusal::invalid(format!("record {number} of the import: {error}; nothing was taken up"));
+                    answer.send(Err(refusal)).ok();
+                    return Ok(());
+                }
+            }
+            import.verified += 1;
+        }
+        *self.spill.codec() = codec;
+        if import.verified < import.records.len() {
+            self.jobs.push_back(Job::Import { import, answer });
+            return Ok(());
+        }
+        let bytes: u64 = import.records.iter().map(|record| record.len() as u64).sum();
+        let quota = self.thread.settings.quota_bytes;
+        if import.taken == 0 && self.store.bytes().saturating_add(bytes) > quota {
+            let refusal = Refusal::unavailable(format!(
+                "{bytes} bytes do not fit into the quota of {quota}, of which {} are used; nothing was taken up",
+                self.store.bytes()
+            ));
+            answer.send(Err(refusal)).ok();
+            return Ok(());
+        }
+        self.take_up(worker, import, answer)
+    }
+
+    /// One batch of an import.
+    fn take_up(&mut self, worker: &Worker, mut import: Import, answer: Answer) -> Result<(), Trouble> {
+        // What was written before must be told before: what is told of a lane is a prefix of it.
+        self.sync(worker)?;
+        let mut came: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
+        let first = import.taken;
+        while import.taken < import.records.len() && self.spill.staged_bytes() < IMPORT_BYTES {
+            if let Ok(record) = spill::decode(&import.records[import.taken]) {
+                let ticket = self.spill.import(&record);
+                let came = came.entry(ticket.lane).or_default();
+                *came = (came.0 + u64::from(record.header.points), ticket.ordinal + 1);
+            }
+            import.taken += 1;
+        }
+        if !self.write(worker)? {
+            let refusal = Refusal::unavailable(format!(
+                "the spill is full: {first} of {} records were taken up",
+                import.records.len()
+            ));
+            answer.send(Err(refusal)).ok();
+            return Ok(());
+        }
+        for (lane, (points, next)) in came {
+            self.thread.handle.tell(lane, next);
+            self.thread.handle.carry(lane, points);
+        }
+        if import.taken < import.records.len() {
+            self.jobs.push_back(Job::Import { import, answer });
+            return Ok(());
+        }
+        self.sync(worker)?;
+        let imported = SpillImported { records: import.records.len() as u64, points: import.points };
+        self.note(
+            "",
+            "spill.import",
+            String::new(),
+            format!("{} batches, {} points", imported.records, imported.points),
+        )?;
+        answer.send(Ok(SpillAnswer::Imported(imported))).ok();
+        Ok(())
+    }
+
+    pub(super) fn search(&self, asked: &SpillDiscard) -> Result<Discard, Refusal> {
+        let lanes = self.lanes_of(asked.destination.as_deref())?;
+        let at = |time: Option<u64>, or: u32| time.map_or(or, |time| u32::try_from(time).unwrap_or(u32::MAX));
+        let (from, to) = (UnixSeconds(at(asked.from, 0)), UnixSeconds(at(asked.to, u32::MAX)));
+        if from > to {
+            return Err(Refusal::invalid("`from` is after `to`"));
+        }
+        let filter = Filter::new(from, to, asked.matching.as_deref().unwrap_or_default())
+            .map_err(|error| Refusal::invalid(error.to_string()))?;
+        Ok(Discard::matching(&lanes, filter))
+    }
+
+    fn discard(
+        &mut self,
+        worker: &Worker,
+        asked: SpillDiscard,
+        mut search: Box<Discard>,
+        answer: Answer,
+    ) -> Result<(), Trouble> {
+        let (end, clock) = (self.now() + SLICE, self.thread.clock);
+        while let Some((lane, (from, to))) = search.range(&self.spill) {
+            let (spill, live) = (&mut self.spill, &self.thread.live);
+            let (mut whole, mut damaged) = (true, false);
+            self.store.salvage(&from, &to, &mut |_, value| {
+                damaged |= search.look(spill, value, &|id| live.holds(id)).is_err();
+                whole = clock.now() < end;
+                if whole { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            if damaged {
+                self.spill.check(lane);
+            }
+            if !whole {
+                self.jobs.push_back(Job::Discard { asked, search, answer });
+                return Ok(());
+            }
+            search.lane_done();
+        }
+        let what = format!("discard {}", asked.destination.as_deref().unwrap_or("of all lanes"));
+        let answered = self.give_up(worker, *search, (asked.dry_run, asked.force), &asked.by, &what)?;
+        answer.send(answered).ok();
+        Ok(())
+    }
+
+    pub(super) fn cursor(
+        &mut self,
+        worker: &Worker,
+        asked: &CursorAdvance,
+    ) -> Result<Result<SpillAnswer, Refusal>, Trouble> {
+        let lane = match self.lanes_of(Some(&asked.destination)) {
+            Ok(lanes) => lanes.first().copied().and_then(|lane| self.spill.lane(lane)),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let Some(lane) = lane else { return Ok(Err(self.no_lane())) };
+        if asked.to > lane.tail {
+            let (head, tail) = (lane.head, lane.tail);
+            return Ok(Err(Refusal::invalid(format!(
+                "{} lies behind the end of the lane: head {head}, tail {tail}",
+                asked.to
+            ))));
+        }
+        let mut mark = None;
+        let (from, to) = records_from(lane.lane, asked.to);
+        self.store.salvage(&from, &to, &mut |_, value| {
+            mark = spill::decode(value).ok().map(|record| record.header.before);
+            if mark.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let search = Discard::before(&self.spill, lane.lane, mark.unwrap_or(lane.end));
+        let what = format!("cursor of {} to {}", asked.destination, asked.to);
+        self.give_up(worker, search, (asked.dry_run, asked.force), &asked.by, &what)
+    }
+
+    /// Gives up what was found, or says what it would be. `how`: dry run, force.
+    fn give_up(
+        &mut self,
+        worker: &Worker,
+        search: Discard,
+        how: (bool, bool),
+        by: &str,
+        what: &str,
+    ) -> Result<Result<SpillAnswer, Refusal>, Trouble> {
+        let (dry_run, force) = how;
+        let (total, span) = (search.total(), search.span());
+        let mut loss = SpillLoss {
+            batches: total.batches,
+            points: total.points,
+            bytes: total.bytes,
+            oldest: span.map(|(oldest, _)| u64::from(oldest.0)),
+            newest: span.map(|(_, newest)| u64::from(newest.0)),
+            done: false,
+        };
+        if dry_run {
+            return Ok(Ok(SpillAnswer::Loss(loss)));
+        }
+        if loss.batches > 0 && !force {
+            let error = format!(
+                "{what} would lose {} points in {} batches: say `force` to lose them, or replay them first",
+                loss.points, loss.batches
+            );
+            return Ok(Err(Refusal::would_lose(error, loss)));
+        }
+        if let Err(error) = search.apply(&mut self.spill) {
+            return Ok(Err(Refusal::invalid(error.to_string())));
+        }
+        self.note(
+            by,
+            &format!("spill.{what}"),
+            String::new(),
+            format!("{} batches, {} points lost", loss.batches, loss.points),
+        )?;
+        self.sync(worker)?;
+        self.touched();
+        warn!(node = %self.thread.settings.node, by, what, points = loss.points, "spill given up by an operator");
+        loss.done = true;
+        Ok(Ok(SpillAnswer::Loss(loss)))
+    }
+
+    /// Gives up the dead letters; they are counted as dropped already.
+    pub(super) fn discard_dead(
+        &mut self,
+        worker: &Worker,
+        asked: &SpillDiscard,
+    ) -> Result<Result<SpillAnswer, Refusal>, Trouble> {
+        let Tally { batches, points, bytes } = self.spill.dead_letters();
+        let loss = SpillLoss { batches, points, bytes, ..SpillLoss::default() };
+        if asked.dry_run {
+            return Ok(Ok(SpillAnswer::Loss(loss)));
+        }
+        if batches > 0 && !asked.force {
+            let error = format!("{batches} dead letters would be lost: say `force` to lose them, or export them first");
+            return Ok(Err(Refusal::would_lose(error, loss)));
+        }
+        self.delete = Some(self.spill.forget_dead());
+        self.note(&asked.by, "spill.dead_letters", format!("{batches} batches, {points} points"), String::new())?;
+        self.sync(worker)?;
+        Ok(Ok(SpillAnswer::Loss(SpillLoss { done: true, ..loss })))
+    }
+
+    /// Keeps what an operator did.
+    fn note(&mut self, by: &str, what: &str, old: String, new: String) -> Result<(), Trouble> {
+        let at = self.thread.clock.unix();
+        let entry = AuditEntry { at: u64::from(at.0), by: by.to_owned(), what: what.to_owned(), old, new };
+        let mut batch = store::WriteBatch::new();
+        super::audit::put(&mut batch, at, self.audits, &entry);
+        self.audits = self.audits.wrapping_add(1);
+        self.store.write(&batch)?;
+        self.thread.handle.add_audit(entry);
+        Ok(())
+    }
+}
+
+impl Import {
+    pub(super) fn new(records: Vec<Bytes>) -> Import {
+        Import { records, verified: 0, taken: 0, points: 0 }
+    }
+}
+
+/// The records of an export: each behind its length.
+pub(super) fn split(bytes: &Bytes) -> Result<Vec<Bytes>, Refusal> {
+    let mut records = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let length = bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        let end = length.and_then(|length| (at + 4).checked_add(usize::try_from(length).ok()?));
+        let Some(end) = end.filter(|end| *end <= bytes.len()) else {
+            return Err(Refusal::invalid(format!(
+                "the import is cut off after {} records; nothing was taken up",
+                records.len()
+            )));
+        };
+        records.push(bytes.slice(at + 4..end));
+        at = end;
+    }
+    Ok(records)
+}

@@ -1,0 +1,190 @@
+//! Assembling a replayer, and taking it down in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use admin::Controls;
+use config::{Cluster, Layer, Node};
+use engine::batch::{Incarnation, Versions};
+use engine::pool;
+use engine::replay::{Replay, Settings};
+use engine::rule::RuleSet;
+use link::Dialer;
+use node::{StartError, VerdictKeeper, io_error, listed};
+use runtime::identity::DataDir;
+use runtime::{Clock, Supervisor, net};
+use telemetry::Telemetry;
+use tracing::warn;
+
+use crate::borrow::Borrower;
+use crate::controls::ReplayerControls;
+use crate::send::Sender;
+use crate::settings::SettingsFile;
+use crate::shared::{Greeting, Parts, Shared};
+use crate::{convert, keep, pacing, stores};
+
+/// How long the last outcomes get to reach the relays.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A replayer that runs.
+#[derive(Debug)]
+pub struct Running {
+    supervisor: Supervisor,
+    keeper: Arc<VerdictKeeper>,
+    shared: Arc<Shared>,
+    #[cfg(test)]
+    controls: Arc<ReplayerControls>,
+    _data: DataDir,
+}
+
+impl Running {
+    #[cfg(test)]
+    pub(crate) fn controls(&self) -> &ReplayerControls {
+        &self.controls
+    }
+
+    /// The supervisor: `failed()` resolves when the process must end.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// Stops: what is borrowed is given back, and the relays are told what is known. Names of late workers come back.
+    pub async fn stop(self, deadline: Duration) -> Vec<String> {
+        self.keeper.draining();
+        self.supervisor.stop_some("replayer.keeper", LAST_WORDS).await;
+        self.shared.machine().give_back_all();
+        self.shared.wake_all();
+        let clock = self.shared.clock;
+        let end = clock.now() + deadline.min(LAST_WORDS);
+        let pending = || {
+            let machine = self.shared.machine();
+            let up = machine.sources_up();
+            up.iter().enumerate().any(|(source, up)| *up && machine.has_done(source))
+        };
+        while pending() && clock.now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.supervisor.shutdown(deadline).await
+    }
+}
+
+/// Starts the replayer `me` of `cluster` on the current tokio runtime.
+///
+/// # Errors
+/// When a port is taken, the data directory is not usable, or the machine gives no thread.
+pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, StartError> {
+    let admin_listener = net::listen(me.admin, 128)?;
+    let data = DataDir::open(&me.data)?;
+    let identity = data.identity(clock.unix())?;
+    let incarnation = Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce };
+    let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
+        .map_err(io_error("the supervisor"))?;
+    let (sources, source_addrs) = links(cluster, Layer::Relay);
+    let takes_batches = if cluster.layer(Layer::Partial).next().is_some() { Layer::Partial } else { Layer::Final };
+    let (receivers, receiver_addrs) = links(cluster, takes_batches);
+    let (file, kept, note) = SettingsFile::open(data.path(), u64::from(clock.unix().0))
+        .map_err(|error| io_error("the settings of the replay")(std::io::Error::other(error)))?;
+    if let Some(note) = &note {
+        warn!(node = %me.name, "{note}");
+    }
+    let plan = convert::plan(&cluster.replay, cluster.layer(Layer::Replayer).count());
+    let senders = stores::start(cluster, &supervisor, clock)?;
+    let names = Settings {
+        sources: sources.clone(),
+        receivers: receivers.clone(),
+        stores: senders.iter().map(|(lane, _)| lane.clone()).collect(),
+    };
+    let control = convert::control(&kept, &cluster.replay);
+    let shared = Arc::new(Shared::new(Parts {
+        node: me.name.clone(),
+        clock,
+        greeting: greeting(cluster, incarnation)?,
+        plan,
+        machine: Replay::new(names, plan, control),
+        senders,
+        file,
+        kept,
+        note,
+    }));
+    shared.refresh_rate(|_| {});
+    let (borrowers, senders) = (borrowers(&shared, &sources), sender_links(&shared, &receivers));
+    let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
+    let controls = Arc::new(ReplayerControls {
+        shared: Arc::clone(&shared),
+        supervisor: supervisor.clone(),
+        telemetry: Telemetry::new(&me.name, "replayer"),
+        keeper: Arc::clone(&keeper),
+        started: clock.now(),
+        horizon: cluster.final_.horizon,
+        borrowers: borrowers.clone(),
+        senders: senders.clone(),
+    });
+    let reporter = Arc::clone(&controls);
+    #[cfg(test)]
+    let for_tests = Arc::clone(&controls);
+    node::report_own_metrics(cluster, me, &supervisor, move |now| {
+        reporter.refresh();
+        reporter.telemetry.graphite_lines(now)
+    });
+    let borrowing = borrowers.into_iter().map(|link| link as Arc<dyn Dialer>);
+    dial(&supervisor, "replayer.source", &sources, &source_addrs, borrowing);
+    let sending = senders.into_iter().map(|link| link as Arc<dyn Dialer>);
+    dial(&supervisor, "replayer.link", &receivers, &receiver_addrs, sending);
+    start_workers(&supervisor, &shared);
+    admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
+    keeper.serving();
+    Ok(Running {
+        supervisor,
+        keeper,
+        shared,
+        #[cfg(test)]
+        controls: for_tests,
+        _data: data,
+    })
+}
+
+fn links(cluster: &Cluster, layer: Layer) -> (Vec<String>, Vec<SocketAddr>) {
+    cluster.layer(layer).filter_map(|node| node.link.map(|link| (node.name.clone(), link))).unzip()
+}
+
+fn greeting(cluster: &Cluster, incarnation: Incarnation) -> Result<Greeting, StartError> {
+    let rules = RuleSet::compile(&cluster.rules).map_err(|errors| listed(&errors))?;
+    let finals: Vec<String> = cluster.layer(Layer::Final).map(|node| node.name.clone()).collect();
+    let versions = Versions { rules: rules.version(), map: pool::map_version(cluster.partitions, &finals) };
+    Ok(Greeting { cluster: cluster.name.clone(), incarnation, versions, partitions: cluster.partitions })
+}
+
+fn borrowers(shared: &Arc<Shared>, names: &[String]) -> Vec<Arc<Borrower>> {
+    let link = |(index, name): (usize, &String)| Arc::new(Borrower::new(Arc::clone(shared), index, name.clone()));
+    names.iter().enumerate().map(link).collect()
+}
+
+fn sender_links(shared: &Arc<Shared>, names: &[String]) -> Vec<Arc<Sender>> {
+    let link = |(index, name): (usize, &String)| Arc::new(Sender::new(Arc::clone(shared), index, name.clone()));
+    names.iter().enumerate().map(link).collect()
+}
+
+fn dial(
+    supervisor: &Supervisor,
+    prefix: &str,
+    names: &[String],
+    addrs: &[SocketAddr],
+    links: impl Iterator<Item = Arc<dyn Dialer>>,
+) {
+    for ((name, addr), service) in names.iter().zip(addrs).zip(links) {
+        let (peer, addr) = (name.clone(), addr.to_string());
+        supervisor.spawn_task(format!("{prefix}.{name}"), move |worker| {
+            link::dial(worker, addr.clone(), peer.clone(), Arc::clone(&service))
+        });
+    }
+}
+
+fn start_workers(supervisor: &Supervisor, shared: &Arc<Shared>) {
+    let state = Arc::clone(shared);
+    supervisor.spawn_task("replayer.pacer", move |worker| pacing::run(worker, Arc::clone(&state)));
+    let state = Arc::clone(shared);
+    supervisor.spawn_task("replayer.keeper", move |worker| keep::run(worker, Arc::clone(&state)));
+    let state = Arc::clone(shared);
+    supervisor.spawn_task("replayer.stores", move |worker| stores::run(worker, Arc::clone(&state)));
+}
