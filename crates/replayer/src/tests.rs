@@ -175,7 +175,7 @@ async fn serve(fake: Arc<Fake>, lends: bool, supervisor: &Supervisor) -> SocketA
         async move {
             loop {
                 let Ok((mut stream, _)) = worker.idle(listener.accept()).await else { return Ok(()) };
-                let Ok((hello, early)) = link::accept(&mut stream).await else { continue };
+                let Ok((hello, early)) = link::greeted(&mut stream).await else { continue };
                 assert_eq!(hello.role, Role::Replayer);
                 let window_bytes = 1 << 20;
                 let welcome = HelloOk { node: "fake".into(), window_bytes, known_epoch: 0, retired: 0 };
