@@ -94,7 +94,7 @@ fn plain(folder: &Path, batches: &[Batch], rounds: u64) -> Duration {
 }
 
 fn open(path: &Path) -> RocksStore {
-    RocksStore::open(path, Options { quota_bytes: 1 << 40, families: &FAMILIES }).expect("open")
+    RocksStore::open(path, Options { quota_bytes: 1 << 40, families: &FAMILIES, reserve_bytes: 0 }).expect("open")
 }
 
 fn load(store: &RocksStore) -> Spill {

@@ -51,7 +51,7 @@ fn drill_cursor_expired_gaps_are_exact_and_the_replay_goes_on() {
     }
     let _turn = one_at_a_time();
     let mut dice = Dice::new("cursor_expired");
-    let keys = Keys { send: "batch = \"16KiB\"", replay: "rate = \"20000/s\"\nlarge = 100000000", ..Keys::default() };
+    let keys = Keys { replay: "rate = \"20000/s\"\nlarge = 100000000", ..Keys::default() };
     let (sink, cluster) = cluster(1, 1, 1, keys);
     let mut fleet = up("cursor-expired", cluster);
     let relay = fleet.api("relay-1");

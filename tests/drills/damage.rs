@@ -87,7 +87,7 @@ fn drill_damage_of_a_spill_is_counted_exactly() {
     let _turn = one_at_a_time();
     let mut dice = Dice::new("damage");
     let points = form(100_000, 1_000_000);
-    let keys = Keys { send: "batch = \"8KiB\"", replay: "rate = \"500000/s\"\nlarge = 100000000", ..Keys::default() };
+    let keys = Keys { replay: "rate = \"500000/s\"\nlarge = 100000000", ..Keys::default() };
     let (sink, cluster) = cluster(1, 1, 1, keys);
     let mut fleet = up("damage", cluster);
     fleet.kill("partial-1");

@@ -80,9 +80,6 @@ fn drill_kill_storm_of_the_aggregators_loses_nothing() {
 
 #[test]
 fn drill_kill_storm_without_a_journal_loses_at_most_what_the_relay_held() {
-    if pending("kill_storm") {
-        return;
-    }
     let _turn = one_at_a_time();
     let (sink, cluster) =
         cluster(1, 2, 1, Keys { replay: "rate = \"500000/s\"\nlarge = 100000000", ..Keys::default() });

@@ -115,6 +115,7 @@ pub struct SourceSettings {
 
 /// `PUT /v1/replay`: what is `None` stays as it is. Sent twice it is once done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReplayChange {
     /// For one source only (`rate` and `paused`), else for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,6 +142,7 @@ pub struct ReplayChange {
 
 /// Seconds since 1970, both ends included; `None` is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TimeRange {
     pub from: Option<u64>,
     pub to: Option<u64>,

@@ -117,6 +117,7 @@ pub struct SpillVerified {
 
 /// `POST /v1/spill/discard`: pending records that match all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SpillDiscard {
     /// A lane's destination; `None`: all lanes.
     #[serde(default)]
@@ -141,6 +142,7 @@ pub struct SpillDiscard {
 
 /// `POST /v1/spill/cursor`: everything before `to` in this lane is given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CursorAdvance {
     pub destination: String,
     /// An ordinal; the new head.

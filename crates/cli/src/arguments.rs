@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::exit;
+use crate::replay::Replay;
+use crate::spill::SpillCommand;
 
 /// Runs and operates a Spillway cluster.
 #[derive(Debug, Parser)]
@@ -32,6 +34,11 @@ pub(crate) enum Command {
     Status,
     /// The books of every node, and whether they balance
     Ledger,
+    /// See and steer the replay of what could not be delivered
+    Replay(Replay),
+    /// Look into the spills of the relays, and carry them
+    #[command(subcommand)]
+    Spill(SpillCommand),
     /// Look into a cluster file
     #[command(subcommand)]
     Config(ConfigCommand),

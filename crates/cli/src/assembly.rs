@@ -160,7 +160,16 @@ pub fn one_node(binary: &str, layers: &[Layer]) -> ExitCode {
         }
     };
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let mut screen = Screen { out: &mut out, err: &mut err, json: options.json, out_colour: false, err_colour: false };
+    let mut screen = Screen {
+        out: &mut out,
+        err: &mut err,
+        json: options.json,
+        out_colour: false,
+        err_colour: false,
+        out_is_terminal: false,
+        err_is_terminal: false,
+        closed: false,
+    };
     let exit = load_and_run(binary, layers, options, &mut screen);
     let exit = exit.unwrap_or_else(|failure| screen.fail(&failure));
     exit.into()

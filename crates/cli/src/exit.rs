@@ -8,8 +8,12 @@ pub enum Exit {
     Ok,
     /// `ledger` only: some node's books do not balance.
     Unbalanced,
+    /// `spill verify` only: some records are damaged.
+    Damaged,
     /// Some nodes did not answer; they are named.
     Partial,
+    /// It would lose data and `--force` was not given, or a node said no: why is told, and nothing was changed there.
+    Refused,
     /// Wrong arguments or a wrong cluster file; every problem is listed and nothing was started.
     Usage,
     /// No node answered, or a port is taken.
@@ -22,8 +26,9 @@ impl Exit {
     pub const fn code(self) -> u8 {
         match self {
             Exit::Ok => 0,
-            Exit::Unbalanced => 1,
+            Exit::Unbalanced | Exit::Damaged => 1,
             Exit::Partial => 2,
+            Exit::Refused => 3,
             Exit::Usage => 64,
             Exit::Unavailable => 69,
             Exit::Internal => 70,
@@ -41,8 +46,9 @@ impl From<Exit> for ExitCode {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0   all is well
-  1   ledger: the books of at least one node do not balance
+  1   ledger: the books of at least one node do not balance; spill verify: records are damaged
   2   some nodes did not answer (they are named); the rest of the answer is good
+  3   refused: it would lose data and --force was not given, or a node said no; nothing was changed there
   64  wrong arguments or a wrong cluster file; every problem is listed, nothing was started
   69  no node answered, or a port is taken
   70  a fault of Spillway itself";
@@ -57,6 +63,10 @@ pub struct Failure {
 impl Failure {
     pub fn usage(error: impl Into<anyhow::Error>) -> Failure {
         Failure { exit: Exit::Usage, error: error.into() }
+    }
+
+    pub fn refused(error: impl Into<anyhow::Error>) -> Failure {
+        Failure { exit: Exit::Refused, error: error.into() }
     }
 
     pub fn unavailable(error: impl Into<anyhow::Error>) -> Failure {

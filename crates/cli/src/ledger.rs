@@ -17,7 +17,7 @@ struct NodeEntry<'a> {
     node: &'a str,
     layer: &'static str,
     answers: bool,
-    error: Option<&'a str>,
+    error: Option<String>,
     balanced: Option<bool>,
     /// The lines that do not balance.
     faults: Vec<String>,
@@ -63,7 +63,7 @@ fn entry<'a>(answer: &'a Answer<'_, Ledger>) -> NodeEntry<'a> {
         node: &answer.node.name,
         layer: answer.node.layer.as_str(),
         answers: answer.result.is_ok(),
-        error: answer.result.as_ref().err().map(String::as_str),
+        error: answer.result.as_ref().err().map(ToString::to_string),
         balanced: answer.result.as_ref().ok().map(|_| faults.is_empty()),
         faults,
         ledger: answer.result.as_ref().ok(),

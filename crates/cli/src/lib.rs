@@ -3,14 +3,20 @@
 //! A command answers on standard output, in JSON with `--json`, and says everything else on standard error. It asks all
 //! nodes of the cluster file at once; one that does not answer spoils only its own part, and the exit code says so.
 
+mod amount;
 mod arguments;
 pub mod assembly;
 mod client;
 mod cluster_file;
+mod context;
 mod exit;
 mod explain;
 mod ledger;
+mod moment;
+mod progress;
+mod replay;
 mod screen;
+mod spill;
 mod status;
 mod table;
 #[cfg(test)]
@@ -43,6 +49,8 @@ pub struct Environment {
     pub err_is_terminal: bool,
     /// Seconds since 1970.
     pub now: UnixSeconds,
+    /// Who asks, for the audit logs of the nodes: `user@host`.
+    pub by: String,
 }
 
 /// Runs the command of this process.
@@ -56,6 +64,7 @@ pub fn main(now: UnixSeconds, up: UpFn) -> ExitCode {
         out_is_terminal: io::stdout().is_terminal(),
         err_is_terminal: io::stderr().is_terminal(),
         now,
+        by: user_at_host(),
     };
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let exit = run(&environment, up, &mut out, &mut err);
@@ -63,6 +72,14 @@ pub fn main(now: UnixSeconds, up: UpFn) -> ExitCode {
     match out.flush() {
         Ok(()) | Err(_) => exit.into(),
     }
+}
+
+/// As far as the process can tell.
+fn user_at_host() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let known = |name: &str| if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() };
+    format!("{}@{}", known(&user.unwrap_or_default()), known(&host))
 }
 
 /// Runs one command.
@@ -74,6 +91,9 @@ pub fn run(environment: &Environment, up: UpFn, out: &mut dyn io::Write, err: &m
         json: false,
         out_colour: colour(environment.out_is_terminal),
         err_colour: colour(environment.err_is_terminal),
+        out_is_terminal: environment.out_is_terminal,
+        err_is_terminal: environment.err_is_terminal,
+        closed: false,
     };
     let done = match Arguments::try_parse_from(&environment.arguments) {
         Ok(arguments) => dispatch(environment, arguments, up, &mut screen),
@@ -105,6 +125,12 @@ fn dispatch(
         Command::Up { node } => up::run(loaded, &node, screen.json, up),
         Command::Status => status::run(&loaded.cluster, screen),
         Command::Ledger => ledger::run(&loaded.cluster, screen),
+        Command::Replay(command) => {
+            replay::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
+        }
+        Command::Spill(command) => {
+            spill::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
+        }
         Command::Config(ConfigCommand::Check) => check(&loaded, screen),
         Command::Config(ConfigCommand::Show) => show(&loaded, screen),
         Command::Explain { line } => explain::run(&loaded.cluster, &line.join(" "), environment.now, screen),

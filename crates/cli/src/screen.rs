@@ -15,6 +15,11 @@ pub(crate) struct Screen<'w> {
     pub(crate) json: bool,
     pub(crate) out_colour: bool,
     pub(crate) err_colour: bool,
+    /// Long work may show how far it is, and a screen may be drawn over.
+    pub(crate) out_is_terminal: bool,
+    pub(crate) err_is_terminal: bool,
+    /// Whoever read the answer went away.
+    pub(crate) closed: bool,
 }
 
 impl Screen<'_> {
@@ -25,7 +30,10 @@ impl Screen<'_> {
     pub(crate) fn text(&mut self, text: &str) -> anyhow::Result<()> {
         match self.out.write_all(text.as_bytes()) {
             // A reader that went away (`spillway status | head`) has what it wanted.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
             other => other.context("write the answer"),
         }
     }
@@ -59,6 +67,16 @@ impl Screen<'_> {
         match told {
             Ok(()) | Err(_) => failure.exit,
         }
+    }
+
+    /// Whether long work shows how far it is: to people who can see it, on standard error.
+    pub(crate) fn shows_progress(&self) -> bool {
+        self.err_is_terminal && !self.json
+    }
+
+    /// `text` as something that needs attention, where the answer has colours.
+    pub(crate) fn alarm(&self, text: &str) -> String {
+        if self.out_colour { format!("\u{1b}[1;31m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
     /// `text`, emphasised where the answer has colours.

@@ -1,5 +1,7 @@
 mod explain;
 mod fake_node;
+mod replay;
+mod spill;
 
 use std::fs;
 use std::path::PathBuf;
@@ -39,6 +41,7 @@ fn run_with(up: UpFn, terminal: bool, arguments: &[&str]) -> Said {
         out_is_terminal: terminal,
         err_is_terminal: terminal,
         now: NOW,
+        by: "alice@ops".to_owned(),
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let exit = run(&environment, up, &mut out, &mut err);
@@ -47,6 +50,22 @@ fn run_with(up: UpFn, terminal: bool, arguments: &[&str]) -> Said {
 
 fn spillway(arguments: &[&str]) -> Said {
     run_with(no_up, false, arguments)
+}
+
+/// What a command said, against `tests/golden/NAME.txt`; `SPILLWAY_BLESS=1` writes it anew. `hidden`: what differs from
+/// run to run, such as addresses, and what stands for it.
+#[track_caller]
+fn golden(name: &str, said: &Said, hidden: &[(String, &str)]) {
+    let mut actual = format!("exit {}\n--- out\n{}--- err\n{}", said.exit.code(), said.out, said.err);
+    for (real, shown) in hidden {
+        actual = actual.replace(real, shown);
+    }
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("src/tests/golden/{name}.txt"));
+    if std::env::var_os("SPILLWAY_BLESS").is_some() {
+        fs::write(&path, &actual).expect("writes");
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(actual, expected, "{}", path.display());
 }
 
 /// A file that is gone when the test is over.
@@ -71,15 +90,24 @@ impl Drop for File {
     }
 }
 
-/// A cluster whose nodes' admin addresses are those of fake nodes; the layers do not matter to a client.
+/// A cluster whose nodes' admin addresses are those of fake nodes, all of them relays.
 fn cluster(name: &str, nodes: &[(&str, &FakeNode)]) -> File {
+    let nodes: Vec<_> = nodes.iter().map(|(node, fake)| (*node, "relay", *fake)).collect();
+    cluster_of(name, &nodes)
+}
+
+/// The same with the layer of each node.
+fn cluster_of(name: &str, nodes: &[(&str, &str, &FakeNode)]) -> File {
     let mut text = String::from("cluster.name = \"test\"\n");
-    for (index, (node, fake)) in nodes.iter().enumerate() {
+    for (index, (node, layer, fake)) in nodes.iter().enumerate() {
         let (port, admin) = (20_000 + index * 2, fake.address);
-        text.push_str(&format!(
-            "[[node]]\nname = \"{node}\"\nlayer = \"relay\"\ngraphite = \"127.0.0.9:{port}\"\nlink = \"127.0.0.9:{}\"\nadmin = \"{admin}\"\n",
-            port + 1
-        ));
+        text.push_str(&format!("[[node]]\nname = \"{node}\"\nlayer = \"{layer}\"\nadmin = \"{admin}\"\n"));
+        if *layer != "replayer" {
+            text.push_str(&format!("link = \"127.0.0.9:{}\"\n", port + 1));
+        }
+        if *layer == "relay" {
+            text.push_str(&format!("graphite = \"127.0.0.9:{port}\"\n"));
+        }
     }
     text.push_str("[[store]]\nname = \"carbon\"\naddresses = [\"127.0.0.1:2103\"]\n");
     File::new(name, &text)
@@ -95,7 +123,7 @@ fn status(node: &str, verdict: Verdict) -> Status {
         last_error: error.map(Into::into),
     };
     let peer = |name: &str, state: &str, oldest: u64| PeerStatus {
-        verdict: None,
+        verdict: (state == "up").then_some(Verdict::Ready),
         peer: name.into(),
         state: state.into(),
         in_flight_points: 10,
@@ -278,11 +306,11 @@ NODE  WORKER          STATE       RESTARTS  HANGS  HEARTBEAT  LAST ERROR
 b     relay.router.0  restarting         3      0       40ms  panicked
 
 peers
-NODE  PEER                   STATE  IN FLIGHT  BYTES  OLDEST  LAST ERROR
-b     carbon/127.0.0.1:2103  down          10    400   1m 5s  -
-a     carbon/127.0.0.1:2103  down          10    400   1m 5s  -
-b     partial-1              up            10    400    12ms  -
-a     partial-1              up            10    400    12ms  -
+NODE  PEER                   STATE  VERDICT  IN FLIGHT  BYTES  OLDEST  LAST ERROR
+b     carbon/127.0.0.1:2103  down   -               10    400   1m 5s  -
+a     carbon/127.0.0.1:2103  down   -               10    400   1m 5s  -
+b     partial-1              up     ready           10    400    12ms  -
+a     partial-1              up     ready           10    400    12ms  -
 
 figures
 NODE  FIGURE       VALUE
@@ -298,6 +326,44 @@ a     connections      3
     let json = json.json();
     assert_eq!(json["nodes"][0]["status"]["verdict"]["state"], "ready");
     assert_eq!((&json["nodes"][2]["answers"], &json["nodes"][2]["error"]), (&false.into(), &error.into()));
+}
+
+#[test]
+fn status_shows_what_peers_say_of_themselves_and_what_waits() {
+    let mut doubtful = status("relay-1", Verdict::Ready);
+    doubtful.peers[0].verdict = Some(Verdict::Draining);
+    let spill = admin_api::SpillStatus {
+        mode: "quota".into(),
+        detail: "as full as it may be".into(),
+        quota_bytes: 1 << 30,
+        bytes: 1 << 30,
+        lanes: vec![admin_api::SpillLane { pending_points: 2_000, held_points: 500, ..Default::default() }],
+        ..Default::default()
+    };
+    let relay = FakeNode::responding(move |asked| match asked.what.as_str() {
+        "GET /v1/status" => fake_node::good(&doubtful),
+        "GET /v1/spill" => fake_node::good(&spill),
+        _ => fake_node::unknown_path(asked),
+    });
+    let replay = admin_api::ReplayStatus {
+        rate_now: 30_000,
+        limited_by: "receiver".into(),
+        backlog_points: 1_500,
+        eta_seconds: Some(1),
+        ..Default::default()
+    };
+    let replayer = FakeNode::responding(move |asked| match asked.what.as_str() {
+        "GET /v1/status" => fake_node::good(&status("replayer-1", Verdict::Ready)),
+        "GET /v1/replay" => fake_node::good(&replay),
+        _ => fake_node::unknown_path(asked),
+    });
+    let file = cluster_of("status-spill", &[("relay-1", "relay", &relay), ("replayer-1", "replayer", &replayer)]);
+    golden("status-spill", &spillway(&["status", "--config", file.path()]), &[]);
+    let json = spillway(&["status", "--json", "--config", file.path()]).json();
+    assert_eq!(
+        (&json["spills"]["relay-1"]["mode"], &json["replays"]["replayer-1"]["rate_now"]),
+        (&"quota".into(), &30_000.into())
+    );
 }
 
 #[test]

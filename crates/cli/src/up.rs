@@ -2,8 +2,9 @@
 //! runs the nodes is given by the binary.
 
 use anyhow::anyhow;
-use config::{Loaded, nearest};
+use config::Loaded;
 
+use crate::context::unknown;
 use crate::exit::{Exit, Failure};
 
 /// What to run.
@@ -33,10 +34,7 @@ fn choose(loaded: &Loaded, chosen: &[String]) -> Result<Vec<String>, Failure> {
     let unknown: Vec<String> = chosen
         .iter()
         .filter(|name| !names.contains(&name.as_str()))
-        .map(|name| match nearest(name, names.iter().copied()) {
-            Some(near) => format!("there is no node \"{name}\": did you mean \"{near}\"?"),
-            None => format!("there is no node \"{name}\": known nodes are {}", names.join(", ")),
-        })
+        .map(|name| unknown("node", name, &names))
         .collect();
     if !unknown.is_empty() {
         return Err(Failure::usage(anyhow!(unknown.join("\n"))));

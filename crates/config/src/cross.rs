@@ -5,7 +5,7 @@ use std::time::Duration;
 use engine::route::{RouteSpec, Target};
 use engine::rule::RuleSpec;
 
-use crate::cluster::{Cluster, OwnMetrics};
+use crate::cluster::{Cluster, OwnMetrics, SpillSync};
 use crate::document::Document;
 use crate::nodes::NeedsFinal;
 use crate::quantity::{show_bytes, show_duration};
@@ -136,6 +136,7 @@ pub(crate) fn check_times_and_sizes(document: &Document<'_>, cluster: &Cluster, 
             "the floor lies below the ceiling",
         );
     }
+    check_spill(document, cluster);
     for (path, rule) in rule_paths.iter().zip(&cluster.rules) {
         let open = Duration::from_secs(u64::from(rule.interval) + u64::from(rule.grace));
         if open > final_.horizon {
@@ -147,6 +148,40 @@ pub(crate) fn check_times_and_sizes(document: &Document<'_>, cluster: &Cluster, 
                 "a window would be too old before it is emitted",
             );
         }
+    }
+}
+
+/// A spill that works, but hardly as it is meant.
+fn check_spill(document: &Document<'_>, cluster: &Cluster) {
+    let Cluster { send, spill, .. } = cluster;
+    let retain = as_u64(send.retain_bytes);
+    if spill.quota_bytes <= retain {
+        let (quota, retain) = (show_bytes(spill.quota_bytes), show_bytes(retain));
+        let message = format!("{quota} is not larger than send.retain ({retain})");
+        let help = "a relay that stops spills what it holds: part of that would not fit";
+        warn_at(document, "spill.quota", "send.retain", message, help);
+    }
+    if let SpillSync::Every(every) = spill.sync
+        && every > send.ack_timeout
+    {
+        let (every, timeout) = (show_duration(every), show_duration(send.ack_timeout));
+        let message = format!("{every} is longer than send.ack_timeout ({timeout})");
+        warn_at(
+            document,
+            "spill.sync",
+            "send.ack_timeout",
+            message,
+            "what is spilled stays in memory until it is synced",
+        );
+    }
+}
+
+/// At the key that stands in the file; the other may be a default.
+fn warn_at(document: &Document<'_>, key: &str, other: &str, message: String, help: &str) {
+    if document.has(key) {
+        document.warning(key, message, help);
+    } else {
+        document.warning(other, format!("{key}: {message}"), help);
     }
 }
 

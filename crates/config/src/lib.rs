@@ -25,6 +25,7 @@ pub use cluster::{
     Sending, Spill, SpillSync, Supervise, Telemetry, Threads,
 };
 pub use problem::{Problem, Problems, Severity};
+pub use quantity::parse_duration;
 pub use suggest::nearest;
 
 use engine::route::RouteSpec;

@@ -25,7 +25,7 @@ const BYTE_UNITS: [(&str, u64); 9] = [
 ];
 
 /// `100ms`, `5m`, `1h30m`: one or more numbers, each with its unit (us, ms, s, m, h, d). `None` if it is anything else.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut micros = 0u64;
     if rest.is_empty() {

@@ -117,6 +117,21 @@ fn what_is_hardly_meant_is_a_warning() {
     assert_eq!(loaded.warnings.error_count(), 0);
 }
 
+#[test]
+fn a_spill_that_hardly_works_as_meant_is_a_warning() {
+    let warnings = |more: &str| good("spill.toml", &format!("{REQUIRED_ONLY}{more}")).warnings.plain();
+    for (text, key, message) in [
+        ("[spill]\nquota = \"512MiB\"\n", "spill.quota", "512MiB is not larger than send.retain (512MiB)"),
+        ("[send]\nretain = \"21GiB\"\n", "send.retain", "spill.quota: 20GiB is not larger than send.retain (21GiB)"),
+        ("[spill]\nsync = \"4s\"\n", "spill.sync", "4s is longer than send.ack_timeout (3s)"),
+    ] {
+        let said = warnings(text);
+        assert!(said.contains(&format!("warning: {key}: {message}")) && said.lines().count() == 1, "{said}");
+    }
+    assert_eq!(warnings("[spill]\nquota = \"513MiB\"\nsync = \"3s\"\n"), "");
+    assert_eq!(warnings("[spill]\nsync = \"always\"\n"), "");
+}
+
 /// Each `tests/bad/NAME.toml` beside `NAME.txt`, which holds both renderings. `SPILLWAY_BLESS=1` writes them anew.
 #[test]
 fn bad_files_are_answered_with_all_their_problems() {

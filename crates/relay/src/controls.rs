@@ -74,7 +74,7 @@ impl RelayControls {
             ("batches_held", held as u64),
             ("batches_held_bytes", held_bytes),
             ("batches_resent", self.shared.machine().resent()),
-            ("spilling", u64::from(self.shared.spill.able())),
+            ("spill_able", u64::from(self.shared.spill.able())),
             ("queue_bytes", self.queue.queued_bytes()),
             ("backpressure_ms", get(&counters.backpressure_nanos) / 1_000_000),
             ("reading_clients", u64::from(self.shared.accepting.load(Ordering::Relaxed))),

@@ -10,7 +10,8 @@ use store::{FullBy, StoreError};
 pub(crate) fn when_opening(error: &Error, path: &Path) -> StoreError {
     let text: &str = error.as_ref();
     // "While lock file: <path>/LOCK: Resource temporarily unavailable" or "lock hold by current process".
-    if error.kind() == ErrorKind::IOError && text.contains("/LOCK: ") {
+    let is_locked = text.contains("Resource temporarily unavailable") || text.contains("lock hold by current process");
+    if error.kind() == ErrorKind::IOError && text.contains("/LOCK: ") && is_locked {
         return StoreError::InUse { path: path.display().to_string() };
     }
     when_open("open", error, path, 0)
@@ -21,14 +22,28 @@ pub(crate) fn when_open(doing: &'static str, error: &Error, path: &Path, used_by
     let text: &str = error.as_ref();
     // A table that was removed: "IO error: No such file or directory: While open a file ...: <path>/000012.sst: ...".
     let is_table_missing = text.contains("No such file or directory") && text.contains(".sst");
-    if error.kind() == ErrorKind::Corruption || is_table_missing {
+    if text.contains("No space left on device") || text.contains("Disk quota exceeded") {
+        StoreError::Full { used_bytes, by: FullBy::Device }
+    } else if text.contains("Read-only file system") || text.contains("Permission denied") {
+        StoreError::Unwritable { path: path.display().to_string(), detail: text.to_owned() }
+    } else if error.kind() == ErrorKind::Corruption || is_table_missing {
         StoreError::Corrupt { place: path.display().to_string(), detail: text.to_owned() }
     } else if error.kind() == ErrorKind::Incomplete {
         // "Write stall": what `no_slowdown` answers instead of blocking.
         StoreError::Busy
-    } else if text.contains("No space left on device") {
-        StoreError::Full { used_bytes, by: FullBy::Device }
     } else {
         StoreError::Io { doing, source: io::Error::other(error.clone()) }
+    }
+}
+
+/// An error of the system about something at `path`.
+pub(crate) fn of_system(doing: &'static str, source: io::Error, path: &Path) -> StoreError {
+    let kind = source.kind();
+    if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        StoreError::Full { used_bytes: 0, by: FullBy::Device }
+    } else if matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) {
+        StoreError::Unwritable { path: path.display().to_string(), detail: source.to_string() }
+    } else {
+        StoreError::Io { doing, source }
     }
 }

@@ -20,11 +20,18 @@
 
 mod failure;
 mod families;
+mod open;
 mod salvage;
+mod space;
+mod survey;
 mod tuning;
+mod witness;
 
 #[cfg(test)]
 mod tests;
+
+pub use open::{Finding, Opened, What, open};
+pub use witness::Witness;
 
 use bytes::Bytes;
 use families::{Families, Family, Memtables, OP_BYTES, Piece};
@@ -33,11 +40,13 @@ use rocksdb::{
     WriteOptions,
 };
 use rocksdb::{DEFAULT_COLUMN_FAMILY_NAME, properties};
+use space::Space;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use store::{Disposition, FullBy, Hole, Op, Store, StoreError, Visit, WriteBatch};
 use tuning::Care;
@@ -59,6 +68,10 @@ pub struct Options {
     /// rest must not be mixed with it in one file. Keys with any other first byte share one. A byte that is listed only
     /// after keys with it had been written stays with the rest; one that is no longer listed keeps its family.
     pub families: &'static [u8],
+    /// Bytes that stay free on the file system: puts are refused when they would take them, deletes and forgetting go
+    /// on. Half of it, at most 128 MiB, is held by a file (`ballast`) besides, with whose space a full disk is opened. 0
+    /// for none of that.
+    pub reserve_bytes: u64,
 }
 
 /// A store in a directory of its own. One handle at a time, in one process.
@@ -76,6 +89,13 @@ pub struct RocksStore {
     /// What was last forgotten of each family: what was in memory then may be removable now.
     forgotten: BTreeMap<Family, (Vec<u8>, Vec<u8>)>,
     used: Cell<Used>,
+    space: Space,
+    /// Device and number of the directory: another one of the same name is not ours.
+    directory: (u64, u64),
+    /// Damage was met and noted for the next opening.
+    is_marked: bool,
+    /// Held for as long as the store is open.
+    lock: Option<fs::File>,
     /// The failure after which this handle takes no more writes.
     failed: Option<String>,
 }
@@ -96,12 +116,17 @@ impl RocksStore {
     /// `InUse` when another handle has it open, here or in another process. `Corrupt` when its files are damaged.
     /// `Full` when there is no space for what recovery has to write. `Io` for anything else.
     pub fn open(path: &Path, options: Options) -> Result<RocksStore, StoreError> {
-        RocksStore::open_with(path, options, Care::Strict)
+        create_directory(path).map_err(|error| failure::of_system("create the directory of", error, path))?;
+        let lock = lock(path)?;
+        Ok(RocksStore::open_tuned(path, options, Care::Strict)?.with_lock(lock))
     }
 
-    fn open_with(path: &Path, options: Options, care: Care) -> Result<RocksStore, StoreError> {
-        create_directory(path)
-            .map_err(|source| StoreError::Io { doing: "create the directory of the store", source })?;
+    fn with_lock(mut self, lock: fs::File) -> RocksStore {
+        self.lock = Some(lock);
+        self
+    }
+
+    fn open_tuned(path: &Path, options: Options, care: Care) -> Result<RocksStore, StoreError> {
         let tuned = tuning::options(care);
         let found = if path.join("CURRENT").exists() {
             DB::list_cf(&tuned, path).map_err(|error| failure::when_opening(&error, path))?
@@ -115,6 +140,9 @@ impl RocksStore {
         let mut write_options = WriteOptions::default();
         // A store that is behind with flushing refuses at once as `Busy`; without this, `write` could block for ever.
         write_options.set_no_slowdown(true);
+        let directory = identity(path).map_err(|error| failure::of_system("open", error, path))?;
+        let mut space = Space::new(path, options.reserve_bytes);
+        space.settle();
         Ok(RocksStore {
             db,
             path: path.to_owned(),
@@ -126,12 +154,19 @@ impl RocksStore {
             deleted: BTreeMap::new(),
             forgotten: BTreeMap::new(),
             used: Cell::default(),
+            space,
+            directory,
+            is_marked: false,
+            lock: None,
             failed: None,
         })
     }
 
     /// Fails when `more` bytes do not fit into the quota, after making what room there is to be made.
     fn ensure_room(&mut self, more: u64) -> Result<(), StoreError> {
+        if !self.space.admits(more) {
+            return Err(StoreError::Full { used_bytes: self.bytes(), by: FullBy::Device });
+        }
         if self.bytes().saturating_add(more) <= self.quota_bytes {
             return Ok(());
         }
@@ -167,6 +202,20 @@ impl RocksStore {
         }
         self.used.set(Used::default());
         Ok(())
+    }
+
+    /// Writes `batch`, however long flushing takes.
+    fn write_patiently(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
+        loop {
+            match self.write(batch) {
+                Err(StoreError::Busy) => {
+                    let filled: Vec<Family> =
+                        self.families.all().filter(|family| self.memtables.holds(*family)).collect();
+                    self.switch(&filled, true)?;
+                }
+                written => return written,
+            }
+        }
     }
 
     /// Hands memtables over for flushing and starts new ones, and with them a new log file; `wait`: until they are
@@ -230,6 +279,15 @@ impl RocksStore {
     /// Unless it is certain that nothing was applied, the handle takes no more writes.
     fn failure_of_write(&mut self, doing: &'static str, error: &rocksdb::Error) -> StoreError {
         let failure = self.failure(doing, error);
+        if matches!(failure, StoreError::Full { by: FullBy::Device, .. }) {
+            // RocksDB tries again by itself every few seconds, and succeeds with this.
+            self.space.drop_ballast();
+        }
+        if matches!(failure, StoreError::Corrupt { .. }) {
+            // Work in the background met it, and would again: `open` copies what can be read. If this cannot be
+            // written either, opening comes back here.
+            self.is_marked = fs::write(self.path.join(open::DAMAGED), error.to_string()).is_ok();
+        }
         match failure.disposition() {
             Disposition::FreeSpace | Disposition::RetrySoon => {}
             Disposition::Reopen | Disposition::Stop | Disposition::Escalate => self.failed = Some(error.to_string()),
@@ -340,6 +398,10 @@ impl Store for RocksStore {
 
     fn sync(&mut self) -> Result<(), StoreError> {
         self.refuse_after_failure()?;
+        if identity(&self.path).ok() != Some(self.directory) {
+            self.failed = Some("its directory was removed".to_owned());
+            return Err(StoreError::Vanished { path: self.path.display().to_string() });
+        }
         self.db.flush_wal(true).map_err(|error| {
             self.failed = Some(error.to_string());
             self.failure("sync", &error)
@@ -388,7 +450,11 @@ impl Store for RocksStore {
 
 impl fmt::Debug for RocksStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RocksStore").field("path", &self.path).field("failed", &self.failed).finish_non_exhaustive()
+        f.debug_struct("RocksStore")
+            .field("path", &self.path)
+            .field("failed", &self.failed)
+            .field("is_marked", &self.is_marked)
+            .finish_non_exhaustive()
     }
 }
 
@@ -411,8 +477,35 @@ fn create_directory(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     fs::create_dir_all(path)?;
+    sync_parent(path)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => fs::File::open(parent)?.sync_all(),
-        Some(_) | None => fs::File::open(".")?.sync_all(),
+        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
+        Some(_) | None => sync_directory(Path::new(".")),
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+/// Takes the store for this handle. RocksDB has a lock of its own, but only opening takes it, and opening changes what
+/// a repair would need as it was.
+fn lock(path: &Path) -> Result<fs::File, StoreError> {
+    let opened = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path.join("owner"));
+    let file = opened.map_err(|error| failure::of_system("lock", error, path))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: path.display().to_string() }),
+        // RocksDB's lock remains.
+        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK | rustix::io::Errno::NOSYS) => Ok(file),
+        Err(error) => Err(failure::of_system("lock", error.into(), path)),
     }
 }

@@ -1,3 +1,8 @@
+mod crash;
+mod damage;
+mod full;
+mod witness;
+
 use super::*;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use store::END;
 use store::conformance::Harness;
 
-const AMPLE: Options = Options { families: &[], quota_bytes: 1 << 30 };
+const AMPLE: Options = Options { families: &[], quota_bytes: 1 << 30, reserve_bytes: 0 };
 
 /// A directory of its own for each test, removed with all that is in it.
 struct Folder(PathBuf);
@@ -321,7 +326,7 @@ fn small_entries_are_counted_at_least_as_large_as_a_memtable_has_them() {
 fn deletes_of_what_is_in_tables_make_room_at_the_quota() {
     let folder = Folder::new();
     let quota_bytes = 40 << 20;
-    let mut store = RocksStore::open(&folder.0.join("store"), Options { families: &[], quota_bytes }).unwrap();
+    let mut store = RocksStore::open(&folder.0.join("store"), Options { quota_bytes, ..AMPLE }).unwrap();
     let value = vec![7_u8; 64 << 10];
     for n in 0..512_u32 {
         store.write(&put(&n.to_be_bytes(), &value)).unwrap();

@@ -22,6 +22,8 @@ pub(crate) enum Care {
     Strict,
     /// Damaged records of the log are left out, and log files may be missing.
     LogMayBeDamaged,
+    /// Besides, tables may be missing or damaged, and nothing works on them: to read what can be read.
+    TablesMayBeDamaged,
 }
 
 /// The options of the database and, by clones, of each column family: they share one cache.
@@ -35,11 +37,12 @@ pub(crate) fn options(care: Care) -> Options {
     // The default mode drops all that follows a damaged block without an error: 1,001 of 2,000 records in a test.
     options.set_wal_recovery_mode(match care {
         Care::Strict => DBRecoveryMode::TolerateCorruptedTailRecords,
-        Care::LogMayBeDamaged => DBRecoveryMode::SkipAnyCorruptedRecord,
+        Care::LogMayBeDamaged | Care::TablesMayBeDamaged => DBRecoveryMode::SkipAnyCorruptedRecord,
     });
     // A log file that is gone, or shorter than it was when it was closed, is then noticed.
     options.set_track_and_verify_wals_in_manifest(care == Care::Strict);
-    options.set_paranoid_checks(true);
+    options.set_paranoid_checks(care != Care::TablesMayBeDamaged);
+    options.set_disable_auto_compactions(care == Care::TablesMayBeDamaged);
     options.set_max_total_wal_size(LOGS_BYTES);
     // Written back as it goes, so that a sync has little left to do (127 ms at worst without).
     options.set_wal_bytes_per_sync(1 << 20);

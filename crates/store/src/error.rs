@@ -43,6 +43,24 @@ pub enum StoreError {
         /// Where the store is.
         path: String,
     },
+    /// The process may not write where the store is, or the file system is mounted read-only.
+    #[error(
+        "store {path} cannot be written to ({detail}): give this process the right to, or mount the file system read-write"
+    )]
+    Unwritable {
+        /// Where the store is.
+        path: String,
+        /// What the system said.
+        detail: String,
+    },
+    /// The directory of the open store was removed, renamed or replaced: what is written no longer has a name.
+    #[error(
+        "the directory {path} of the open store was removed or replaced: open the store again and count what is lost"
+    )]
+    Vanished {
+        /// Where the store was.
+        path: String,
+    },
     /// The machine failed.
     #[error("{doing} in store: open it again; if it repeats, look at the disk and the kernel's log")]
     Io {
@@ -83,7 +101,8 @@ pub enum Disposition {
     Reopen,
     /// End this worker for good: another one owns the store.
     Stop,
-    /// A person must look. Count what is lost; never go on as if it were there.
+    /// A person must look. Count what is lost; never go on as if it were there. Opening again now and then may help
+    /// (`InUse`, `Unwritable`).
     Escalate,
 }
 
@@ -93,9 +112,11 @@ impl StoreError {
         match self {
             StoreError::Full { .. } => Disposition::FreeSpace,
             StoreError::Busy => Disposition::RetrySoon,
-            StoreError::ReadOnly { .. } | StoreError::Io { .. } => Disposition::Reopen,
+            StoreError::ReadOnly { .. } | StoreError::Vanished { .. } | StoreError::Io { .. } => Disposition::Reopen,
             StoreError::Superseded => Disposition::Stop,
-            StoreError::Corrupt { .. } | StoreError::InUse { .. } => Disposition::Escalate,
+            StoreError::Corrupt { .. } | StoreError::InUse { .. } | StoreError::Unwritable { .. } => {
+                Disposition::Escalate
+            }
         }
     }
 }

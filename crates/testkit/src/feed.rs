@@ -27,6 +27,8 @@ pub struct Feed {
     /// Names are `<prefix>.g<n modulo 10>.s<n modulo series>`.
     pub prefix: String,
     pub series: u64,
+    /// So many hexadecimal digits more in each name: what no compression makes smaller where a name comes only once.
+    pub digits: u16,
     /// Lines per second; 0 = as fast as they are taken.
     pub rate: u64,
     /// Every so many lines one is late, by up to `late_by` seconds; 0 = none.
@@ -65,7 +67,7 @@ pub struct Sent {
 impl Feed {
     /// 1,000 series named `load.g<n>.s<n>` at `rate` lines per second; each 47th point up to 25 s late.
     pub fn new(target: SocketAddr, rate: u64) -> Feed {
-        Feed { target, prefix: "load".to_owned(), series: 1000, rate, late_every: 47, late_by: 25, age: 0 }
+        Feed { target, prefix: "load".to_owned(), series: 1000, digits: 0, rate, late_every: 47, late_by: 25, age: 0 }
     }
 
     /// Starts to send.
@@ -89,7 +91,11 @@ impl Feed {
     fn point(&self, n: u64, now: u64) -> Point {
         let late = n.checked_rem(self.late_every) == Some(0);
         let back = if late { mix(n) % (self.late_by + 1) } else { 0 };
-        let series = format!("{}.g{}.s{:05}", self.prefix, n % 10, n % self.series.max(1));
+        let number = n % self.series.max(1);
+        let mut series = format!("{}.g{}.s{number:05}", self.prefix, n % 10);
+        for digit in 0..u64::from(self.digits) {
+            series.extend(char::from_digit(u32::from((mix((number << 16) | digit) & 15) as u8), 16));
+        }
         Point { series, value: n, at: now - back }
     }
 }

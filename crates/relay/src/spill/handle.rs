@@ -187,7 +187,6 @@ impl Handle {
     }
 
     /// What the spill adds to the books of a destination: `aggregate` or the name of a store.
-    #[allow(dead_code, reason = "the relay's ledger takes it up in its own change")]
     pub(crate) fn ledger_of(&self, destination: &str) -> Persisted {
         let state = self.state();
         let mut sum = Persisted::default();

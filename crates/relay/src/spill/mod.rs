@@ -77,19 +77,13 @@ pub(crate) fn start(
 fn is_final(error: &OpenError) -> bool {
     match error {
         OpenError::Newer(_) | OpenError::Store(StoreError::InUse { .. }) => true,
-        OpenError::Store(error) => error_text(error).contains("Permission denied"),
-        OpenError::Witness(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+        OpenError::Store(error) => with_source(error).contains("Permission denied"),
+        OpenError::Witness(error) => error.to_string().contains("Permission denied"),
     }
 }
 
-fn error_text(error: &StoreError) -> String {
-    match error {
-        StoreError::Io { source, .. } => source.to_string(),
-        StoreError::Full { .. }
-        | StoreError::Busy
-        | StoreError::Corrupt { .. }
-        | StoreError::ReadOnly { .. }
-        | StoreError::Superseded
-        | StoreError::InUse { .. } => error.to_string(),
-    }
+/// What happened, with what the system said.
+fn with_source(error: &StoreError) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    format!("{error}: {source}")
 }

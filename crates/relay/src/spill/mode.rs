@@ -40,6 +40,7 @@ impl Mode {
             StoreError::Full { by: FullBy::Device, .. } => Mode::DiskFull,
             StoreError::Io { source, .. } if is_read_only(&source.to_string()) => Mode::ReadOnly,
             StoreError::ReadOnly { cause } if is_read_only(cause) => Mode::ReadOnly,
+            StoreError::Unwritable { .. } => Mode::ReadOnly,
             StoreError::ReadOnly { cause } | StoreError::Corrupt { detail: cause, .. } if is_full(cause) => {
                 Mode::DiskFull
             }
@@ -49,6 +50,7 @@ impl Mode {
             | StoreError::ReadOnly { .. }
             | StoreError::Superseded
             | StoreError::InUse { .. }
+            | StoreError::Vanished { .. }
             | StoreError::Io { .. } => Mode::Error,
         }
     }

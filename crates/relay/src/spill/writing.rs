@@ -98,9 +98,7 @@ impl Session<'_> {
         let path = &self.thread.settings.path;
         if !path.exists() {
             // RocksDB would go on writing to files that nobody can open again.
-            let source =
-                std::io::Error::other(format!("{} was removed: do not remove it under a running node", path.display()));
-            return Err(StoreError::Io { doing: "find the directory", source }.into());
+            return Err(StoreError::Vanished { path: path.display().to_string() }.into());
         }
         if self.thread.handle.mode().mode == Mode::Ok {
             return Ok(());

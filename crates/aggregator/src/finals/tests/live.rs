@@ -53,12 +53,16 @@ impl Live {
     async fn answer(&self, seq: u32) -> GroupReply {
         let mut answer = None;
         self.until("an answer", || {
-            self.role.give(0, Input::Flush { from: Arc::clone(&self.link), flush: flush(Lane::First, seq) });
+            self.send(seq);
             answer = lock(&self.link.replies).pop();
             answer.is_some()
         })
         .await;
         answer.and_then(|reply| reply.groups.into_iter().next()).expect("one group")
+    }
+
+    fn send(&self, seq: u32) {
+        self.role.give(0, Input::Flush { from: Arc::clone(&self.link), flush: flush(Lane::First, seq) });
     }
 
     async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
@@ -87,8 +91,11 @@ async fn whatever_the_disk_does_answers_wait_for_it_and_no_worker_dies() {
         let live = Live::start(&disk, 1 << 30);
         disk.set_faults(plan);
         if let Some(mode) = mode {
-            live.role.give(0, Input::Flush { from: Arc::clone(&live.link), flush: flush(Lane::First, 0) });
-            live.until("the mode", || live.role.mode().0 == mode).await;
+            live.until("the mode", || {
+                live.send(0);
+                live.role.mode().0 == mode
+            })
+            .await;
         }
         let answer = live.answer(0).await;
         assert!(matches!(answer, GroupReply::Merged | GroupReply::Refused { .. }), "{what}: {answer:?}");
@@ -110,10 +117,9 @@ async fn at_the_quota_flushes_are_put_off_and_taken_when_there_is_room_again() {
     let live = Live::start(&disk, 400);
     assert_eq!(live.answer(0).await, GroupReply::Merged, "the store is empty yet");
     live.until("the mode", || live.role.mode().0 == Mode::Quota).await;
-    for seq in 1..5 {
-        live.role.give(0, Input::Flush { from: Arc::clone(&live.link), flush: flush(Lane::First, seq) });
-    }
-    live.until("four flushes to be put off", || lock(&live.role.states[0]).put_off == 4).await;
+    let before = lock(&live.role.states[0]).put_off;
+    (1..5).for_each(|seq| live.send(seq));
+    live.until("four flushes to be put off", || lock(&live.role.states[0]).put_off >= before + 4).await;
     live.until("old windows to go early", || lock(&live.role.states[0]).sealed_early > 0).await;
     live.supervisor.shutdown(PATIENCE).await;
 }

@@ -1,0 +1,54 @@
+//! `spillway replay`: what waits in the spills of the relays and in the catch-up of the final nodes, and the operator's
+//! hand on it. The nodes hold all state; here it is asked for, put together, and changed.
+
+mod arguments;
+mod change;
+mod cursor;
+mod discard;
+mod picture;
+mod status;
+
+use anyhow::anyhow;
+use config::Cluster;
+use engine::time::UnixSeconds;
+
+pub(crate) use arguments::Replay;
+use arguments::ReplayCommand;
+
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::screen::Screen;
+
+/// The runbook that messages point to.
+pub(crate) const RUNBOOK: &str = "ops/replay.md";
+
+/// Runs one of its commands.
+///
+/// # Errors
+/// When nobody can be asked, nothing can be printed, or the arguments are wrong.
+pub(crate) fn run(
+    cluster: &Cluster,
+    replay: Replay,
+    now: UnixSeconds,
+    by: String,
+    screen: &mut Screen<'_>,
+) -> Result<Exit, Failure> {
+    let by = replay.by.unwrap_or(by);
+    if by.trim().is_empty() {
+        return Err(Failure::usage(anyhow!("--by is empty: say who changes this, for the audit log")));
+    }
+    let mut context = Context::new(cluster, now, by)?;
+    match replay.command {
+        ReplayCommand::Status(watch) => status::run(&mut context, watch, screen),
+        ReplayCommand::Rate { rate, source } => change::rate(&context, rate, source, screen),
+        ReplayCommand::Pause { source } => change::paused(&context, true, source, screen),
+        ReplayCommand::Resume { source } => change::paused(&context, false, source, screen),
+        ReplayCommand::Canary { percent } => change::canary(&context, &percent, screen),
+        ReplayCommand::Adaptive { state } => change::adaptive(&context, state, screen),
+        ReplayCommand::Range(range) => change::range(&context, &range, screen),
+        ReplayCommand::Match { glob, all } => change::matching(&context, glob.filter(|_| !all), screen),
+        ReplayCommand::Cursor { command } => cursor::run(&context, command, screen),
+        ReplayCommand::Gaps => cursor::gaps(&context, screen),
+        ReplayCommand::Discard(discard) => discard::run(&context, &discard, screen),
+    }
+}
