@@ -147,7 +147,23 @@ impl Handler for FakeLink {
             Frame::LeaseRequest(request) if self.lends => self.fake.lend(&request),
             Frame::Done(done) if self.lends => self.fake.settle(done),
             Frame::Batch { class, bytes, .. } if !self.lends => self.fake.take(class, bytes),
-            _ => return Err(Ended::Unexpected("not for a fake")),
+            Frame::Hello(_)
+            | Frame::HelloOk(_)
+            | Frame::Refuse(_)
+            | Frame::Batch { .. }
+            | Frame::Durable(_)
+            | Frame::Nack { .. }
+            | Frame::Watermark(_)
+            | Frame::Pong { .. }
+            | Frame::Drain
+            | Frame::Flush(_)
+            | Frame::FlushReply(_)
+            | Frame::Verdict(_)
+            | Frame::LeaseRequest(_)
+            | Frame::Leased(_)
+            | Frame::LeaseEnd(_)
+            | Frame::Done(_)
+            | Frame::Backlog(_) => return Err(Ended::Unexpected("not for a fake")),
         }
         Ok(())
     }
@@ -305,12 +321,13 @@ async fn a_backlog_is_replayed_settled_and_counted() {
     }
     eventually(world.clock, "everything settled", || locked(&world.relay.state).spill.is_empty()).await;
     assert_eq!((world.done(Outcome::Delivered), world.done(Outcome::TooOld), world.done(Outcome::Poison)), (298, 1, 1));
-    let state = locked(&world.partial.state);
-    assert!(!state.seen_live, "replay must be in class replay");
-    let distinct: BTreeSet<u32> = state.received.iter().copied().collect();
-    assert_eq!((distinct.len(), state.received.len()), (300, 300));
-    assert!(state.received.is_sorted(), "oldest first");
-    drop(state);
+    {
+        let state = locked(&world.partial.state);
+        assert!(!state.seen_live, "replay must be in class replay");
+        let distinct: BTreeSet<u32> = state.received.iter().copied().collect();
+        assert_eq!((distinct.len(), state.received.len()), (300, 300));
+        assert!(state.received.is_sorted(), "oldest first");
+    }
     let ledger = world.ledger();
     assert!(ledger.balanced && ledger.received == 300 * u64::from(POINTS), "{ledger:?}");
     let to = &ledger.destinations[0];
