@@ -81,7 +81,7 @@ fn main() {
 
 /// Wall and CPU seconds, and the values written in each round.
 fn run(dir: &Path, frames: &[Vec<Vec<u8>>]) -> (f64, f64, Vec<Vec<Vec<u8>>>) {
-    let options = Options { quota_bytes: 8 << 30, families: keys::FAMILIES };
+    let options = Options { quota_bytes: 8 << 30, families: keys::FAMILIES, reserve_bytes: 0 };
     let mut store = RocksStore::open(&dir.join("store"), options).unwrap_or_else(|error| panic!("{error}"));
     let mut partitions: Vec<Partition> = (0..PARTITIONS).map(|number| Partition::new(number, &[])).collect();
     let (mut written, mut ordinal) = (Vec::new(), 0);

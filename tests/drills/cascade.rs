@@ -7,8 +7,8 @@ use std::time::Duration;
 use testkit::{Feed, Fleet, Layer, eventually, one_at_a_time};
 
 use crate::{
-    CATCH_UP, Keys, SOON, aggregators, cluster, form, no_worker_failed, nothing_is_lost, pending, rate_of, say,
-    spilled, up, when,
+    CATCH_UP, Keys, SOON, aggregators, cluster, form, no_worker_failed, nothing_is_lost, rate_of, say, spilled, up,
+    when,
 };
 
 /// `send.retain` plus `receive.buffer` of this drill, and 30 % (the issue), and what a relay is without any load.
@@ -29,9 +29,6 @@ fn peak(fleet: &Fleet, node: &str) -> u64 {
 
 #[test]
 fn drill_cascade_of_all_aggregators_is_outlived_within_bounded_memory() {
-    if pending("cascade") {
-        return;
-    }
     let _turn = one_at_a_time();
     let keys = Keys {
         send: "retain = \"32MiB\"",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use testkit::{Feed, Feeding, Fleet, Layer, eventually, one_at_a_time};
 
-use crate::{CATCH_UP, Dice, Keys, SOON, cluster, counted, form, nothing_is_lost, pending, say, up, when};
+use crate::{CATCH_UP, Dice, Keys, SOON, cluster, counted, form, nothing_is_lost, say, up, when};
 
 /// Four times the linger of all drills: by then a batch is sealed and journalled, which is what the promise is about.
 const SEALED: Duration = Duration::from_millis(200);
@@ -64,9 +64,6 @@ fn storm(drill: &str, layers: &[Layer], kills: usize, send: &'static str) {
 
 #[test]
 fn drill_kill_storm_with_a_journal_loses_nothing() {
-    if pending("kill_storm") {
-        return;
-    }
     let _turn = one_at_a_time();
     let layers = [Layer::Relay, Layer::Partial, Layer::Final, Layer::Replayer];
     storm("kill_storm", &layers, form(12, 200), "journal = true");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use admin_api::ReplayChange;
 use testkit::{Admin, Feed, Layer, eventually, growth, one_at_a_time, within};
 
-use crate::{CATCH_UP, Keys, SOON, cluster, form, no_worker_failed, pending, say, spilled, up, when};
+use crate::{CATCH_UP, Keys, SOON, cluster, form, no_worker_failed, say, spilled, up, when};
 
 /// A change of the replay's rate is in effect after so long.
 const EFFECTIVE_WITHIN: Duration = Duration::from_secs(1);
@@ -45,9 +45,6 @@ fn measured(replayer: &Admin) -> f64 {
 
 #[test]
 fn drill_recv_reset_ends_with_every_graph_right() {
-    if pending("recv_reset") {
-        return;
-    }
     let _turn = one_at_a_time();
     let keys = Keys {
         replay: "rate = \"50000/s\"\nstart = \"floor\"\nfloor = \"1000/s\"\nlarge = 20000",

@@ -201,7 +201,7 @@ fn start_final(common: &Common<'_>, supervisor: &Supervisor, data: &Path) -> Res
     let cluster = common.cluster;
     let me = common.finals.iter().position(|(name, _)| *name == common.me.name).unwrap_or(0);
     let mine: Vec<u16> = (0..cluster.partitions).filter(|p| common.owners.get(usize::from(*p)) == Some(&me)).collect();
-    let opener = finals::opener(data, cluster.final_.quota_bytes, common.clock)?;
+    let opener = finals::opener(data, cluster.final_.quota_bytes)?;
     let catch_up = CatchUp::open(data, cluster.replay.rate.get());
     let setup = finals::Setup {
         node: common.me.name.clone(),

@@ -147,10 +147,12 @@ impl Handler for FakeLink {
             Frame::LeaseRequest(request) if self.lends => self.fake.lend(&request),
             Frame::Done(done) if self.lends => self.fake.settle(done),
             Frame::Batch { class, bytes, .. } if !self.lends => self.fake.take(class, bytes),
-            Frame::Hello(_)
+            Frame::LeaseRequest(_)
+            | Frame::Done(_)
+            | Frame::Batch { .. }
+            | Frame::Hello(_)
             | Frame::HelloOk(_)
             | Frame::Refuse(_)
-            | Frame::Batch { .. }
             | Frame::Durable(_)
             | Frame::Nack { .. }
             | Frame::Watermark(_)
@@ -159,10 +161,8 @@ impl Handler for FakeLink {
             | Frame::Flush(_)
             | Frame::FlushReply(_)
             | Frame::Verdict(_)
-            | Frame::LeaseRequest(_)
             | Frame::Leased(_)
             | Frame::LeaseEnd(_)
-            | Frame::Done(_)
             | Frame::Backlog(_) => return Err(Ended::Unexpected("not for a fake")),
         }
         Ok(())

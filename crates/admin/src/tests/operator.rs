@@ -40,12 +40,12 @@ impl Controls for Operated {
     }
 
     fn replay(&self) -> Result<ReplayStatus, Refusal> {
-        let settings = self.settings.lock().unwrap().clone();
+        let settings = self.settings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         Ok(ReplayStatus { node: "n".to_owned(), settings, ..ReplayStatus::default() })
     }
 
     fn change_replay(&self, change: ReplayChange) -> Result<ReplayStatus, Refusal> {
-        let mut settings = self.settings.lock().unwrap();
+        let mut settings = self.settings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if change.rate == Some(0) {
             return Err(Refusal::invalid(format!("0 is no rate; it stays {}/s", settings.rate)));
         }

@@ -12,7 +12,7 @@ pub(crate) trait Witness: Send {
     fn read(&self) -> Option<Vec<u8>>;
     /// # Errors
     /// When it cannot be made durable.
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()>;
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
 }
 
 /// The store, whether it is new, and what was repaired, as sentences.
@@ -104,7 +104,7 @@ impl Disk {
     }
 
     /// Writes the marks into the witness file.
-    pub(crate) fn testify(&mut self) -> std::io::Result<()> {
+    pub(crate) fn testify(&mut self) -> Result<(), StoreError> {
         let empty = BTreeMap::new();
         let marks = encode_marks(self.journal.as_ref().map_or(&empty, Journal::marks));
         self.opener.witness.as_mut().map_or(Ok(()), |witness| witness.write(&marks))

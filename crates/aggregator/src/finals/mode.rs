@@ -49,7 +49,9 @@ impl Mode {
                     Mode::Error
                 }
             }
+            StoreError::Unwritable { .. } => Mode::ReadOnly,
             StoreError::Busy
+            | StoreError::Vanished { .. }
             | StoreError::Corrupt { .. }
             | StoreError::ReadOnly { .. }
             | StoreError::Superseded

@@ -1,16 +1,14 @@
-//! The store on disk: opened, checked for its format, set aside when it cannot be used.
+//! The store on disk, whatever has happened to it, and the witness file beside it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use engine::final_node::keys;
 use node::StartError;
-use runtime::Clock;
 use store::{Disposition, Store, StoreError, WriteBatch};
-use store_rocksdb::{Options, RocksStore};
+use store_rocksdb::Options;
 
-use super::disk::{Opened, Opener};
+use super::disk::{Opened, Opener, Witness};
 
 /// Format of the store: of its keys and of everything in them that has no version of its own.
 const FORMAT: u8 = 1;
@@ -18,35 +16,47 @@ const FORMAT_PLACE: &str = "the store's format record";
 
 /// What the store may take beyond the quota, so that checkpoints, which free space, always find room: a tenth, at least
 /// 256 MiB.
-const RESERVE_MIN: u64 = 256 << 20;
+const ROOM_MIN: u64 = 256 << 20;
+/// What is left free on the file system, for opening again and for freeing space.
+const FREE_BYTES: u64 = 64 << 20;
 
-/// How to come to the store in `<data>/final`, which is opened at once.
+/// How to come to the store in `<data>/final`, which is opened at once, and to `<data>/final.witness`.
 ///
 /// # Errors
-/// When a newer program wrote it (nothing is changed then), another process has it, or it may not be read. Anything else
+/// When a newer program wrote it (nothing is changed then), another process has it, or it may not be written. Anything else
 /// is tried again by the log thread.
-pub(crate) fn opener(data: &Path, quota_bytes: u64, clock: Clock) -> Result<Opener, StartError> {
+pub(crate) fn opener(data: &Path, quota_bytes: u64) -> Result<Opener, StartError> {
     let path = data.join("final");
     let options = Options {
-        quota_bytes: quota_bytes.saturating_add((quota_bytes / 10).max(RESERVE_MIN)),
+        quota_bytes: quota_bytes.saturating_add((quota_bytes / 10).max(ROOM_MIN)),
         families: keys::FAMILIES,
+        reserve_bytes: FREE_BYTES,
     };
-    let opened = match open(&path, options, clock) {
+    let opened = match open(&path, &options) {
         Ok(opened) => Some(opened),
-        Err(error @ StoreError::InUse { .. }) => return Err(refused(&path, &error)),
-        Err(error @ StoreError::Corrupt { .. }) if is_newer(&error) => return Err(refused(&path, &error)),
-        Err(StoreError::Io { source, doing }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            return Err(refused(&path, &StoreError::Io { doing, source }));
-        }
+        Err(error @ (StoreError::InUse { .. } | StoreError::Unwritable { .. })) => return Err(refused(&path, &error)),
+        Err(error) if is_newer(&error) => return Err(refused(&path, &error)),
         Err(_) => None,
     };
     // The first life of the log takes what was opened here.
     let first = Mutex::new(opened);
     let open = move || match first.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(opened) => Ok(opened),
-        None => open(&path, options, clock),
+        None => open(&path, &options),
     };
-    Ok(Opener { open: Box::new(open), witness: None })
+    // Without it, what a wholly lost store held would not be counted: no reason not to start.
+    let witness = store_rocksdb::Witness::open(&data.join("final.witness")).ok();
+    Ok(Opener { open: Box::new(open), witness: witness.map(|witness| Box::new(witness) as Box<dyn Witness>) })
+}
+
+impl Witness for store_rocksdb::Witness {
+    fn read(&self) -> Option<Vec<u8>> {
+        store_rocksdb::Witness::read(self)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        store_rocksdb::Witness::write(self, bytes)
+    }
 }
 
 fn refused(path: &Path, error: &StoreError) -> StartError {
@@ -57,28 +67,10 @@ fn is_newer(error: &StoreError) -> bool {
     matches!(error, StoreError::Corrupt { place, .. } if place == FORMAT_PLACE)
 }
 
-fn open(path: &Path, options: Options, clock: Clock) -> Result<Opened, StoreError> {
-    let mut repairs = Vec::new();
-    let mut store = match RocksStore::open(path, options) {
-        Err(StoreError::Corrupt { place, detail }) => {
-            let aside = set_aside(path, clock)?;
-            repairs.push(format!(
-                "the store is damaged at {place} ({detail}); it was set aside as {} and a new one begun",
-                aside.display()
-            ));
-            RocksStore::open(path, options)?
-        }
-        other => other?,
-    };
+fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
+    let store_rocksdb::Opened { mut store, findings } = store_rocksdb::open(path, options)?;
     let is_new = check_format(&mut store)?;
-    Ok((Box::new(store), is_new, repairs))
-}
-
-/// Renames the directory of a store that cannot be opened, so that a person may look at it.
-fn set_aside(path: &Path, clock: Clock) -> Result<PathBuf, StoreError> {
-    let aside = path.with_file_name(format!("final.corrupt-{}", clock.unix().0));
-    fs::rename(path, &aside).map_err(|source| StoreError::Io { doing: "set a damaged store aside", source })?;
-    Ok(aside)
+    Ok((Box::new(store), is_new, findings.iter().map(|finding| format!("the final store: {finding}")).collect()))
 }
 
 /// A new store gets a format record; an old one must have ours. Whether it is new.
