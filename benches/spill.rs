@@ -69,8 +69,14 @@ fn variable(name: &str) -> Option<String> {
 fn batch(number: u32) -> Batch {
     let mut builder = Builder::new(PartitionSet(1), 300 << 10);
     let at = UnixSeconds(1_700_000_000 + number);
-    for n in 0..LINES {
-        let line = format!("{} {}.{} {}\n", harness::name(n * 7 % 50_000), n % 100, number % 10, at.0);
+    let mut random = number.wrapping_mul(2_654_435_761) | 1;
+    for _ in 0..LINES {
+        // Xorshift: series without order and values without repetition, as a cache of many senders sees them.
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        let (series, value) = (random % 100_000, random / 7 % 100_000);
+        let line = format!("{} {}.{:02} {}\n", harness::name(series), value / 100, value % 100, at.0);
         builder.append(line.as_bytes(), 1, at, at);
     }
     let me = Incarnation { sender: 1, epoch: 1, nonce: 1 };

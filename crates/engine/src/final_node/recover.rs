@@ -152,7 +152,8 @@ impl Partition {
             first.as_ref().map_or(mark.received, |record| record.received.saturating_sub(points_of(&record.body)));
         let kept = self.windows.points();
         let next = first.map_or(mark.next, |record| record.number);
-        if next == 0 && kept == 0 {
+        // The whole log is there: the first checkpoint was never finished, and what its blocks hold comes again.
+        if next == 0 && (kept == 0 || !found.records.is_empty()) {
             return;
         }
         findings.push(Finding::IncludedLost);
