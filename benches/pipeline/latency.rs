@@ -43,7 +43,7 @@ fn run(millions: f64, share: f64, journal: bool) {
     let taken = (feed.lines() - lines) as f64 / WATCH.as_secs_f64();
     probe.rest();
     std::thread::sleep(Duration::from_secs(2));
-    let seen = probe.since(mark);
+    let seen = probe.between(mark, probe.mark());
     println!(
         "latency at {:.0} % of full load ({taken:.0} points/s, journal {journal}): median {:.0} ms, p99 {:.0} ms, longest \
          {:.0} ms, {} markers, {} missing",

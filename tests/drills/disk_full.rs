@@ -23,9 +23,10 @@ const ROUTES: &str = "[[store]]\nname = \"probes\"\naddresses = [\"PROBES\"]\n\n
 fn watch(sink: &Sink, probe: &Probe, time: Duration) -> (f64, Latencies) {
     let mark = probe.mark();
     let rate = rate_of(time, || sink.lines());
+    let until = probe.mark();
     // What was written in the last moment may still be on its way.
     std::thread::sleep(Duration::from_millis(500));
-    (rate, probe.since(mark))
+    (rate, probe.between(mark, until))
 }
 
 #[test]

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use testkit::{Cluster, Fault, Feed, Fleet, Keep, Layer, Proxy, Sink, eventually, one_at_a_time};
 
-use crate::{
-    Keys, SOON, form, no_worker_failed, nothing_is_lost, pending, rate_of, say, spilled, support, tuned, when,
-};
+use crate::{Keys, SOON, form, no_worker_failed, nothing_is_lost, rate_of, say, spilled, support, tuned, when};
 
 /// `send.retain`, `receive.buffer`, and what a spill may use for itself.
 const RETAIN_MIB: u64 = 32;
@@ -19,9 +17,6 @@ const SLOW: Duration = Duration::from_millis(300);
 
 #[test]
 fn drill_memory_is_bounded_at_ten_times_the_load_and_with_downstream_away() {
-    if pending("memory") {
-        return;
-    }
     let _turn = one_at_a_time();
     let rate = form(60_000, 100_000);
     let sink = Sink::start(Keep::Points);

@@ -5,13 +5,10 @@
 use testkit::{Feed, eventually, one_at_a_time};
 
 use crate::damage::copy;
-use crate::{CATCH_UP, Keys, SOON, cluster, form, nothing_is_lost, pending, say, spilled, up, when};
+use crate::{CATCH_UP, Keys, SOON, cluster, form, nothing_is_lost, say, spilled, up, when};
 
 #[test]
 fn drill_rolled_back_data_of_a_relay_counts_nothing_twice_and_loses_nothing_new() {
-    if pending("rolled_back") {
-        return;
-    }
     let _turn = one_at_a_time();
     let keys = Keys { send: "journal = true", replay: "rate = \"500000/s\"\nlarge = 100000000", ..Keys::default() };
     let (sink, cluster) = cluster(1, 1, 1, keys);

@@ -59,18 +59,18 @@ impl Probe {
         Probe { sink, shared, sender: Some(sender) }
     }
 
-    /// Markers written so far: a place in time for [`Probe::since`].
+    /// Markers written so far: a place in time for [`Probe::between`].
     pub fn mark(&self) -> usize {
         self.shared.written.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// What the markers took that were written after `mark`.
-    pub fn since(&self, mark: usize) -> Latencies {
+    /// What the markers took that were written after the mark `from` and before `until`.
+    pub fn between(&self, from: usize, until: usize) -> Latencies {
         let written = self.shared.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = Instant::now();
         let mut missing = 0;
         let mut took: Vec<Duration> = self.sink.look(|seen| {
-            let written = written.iter().enumerate().skip(mark);
+            let written = written.iter().enumerate().take(until).skip(from);
             written
                 .map(|(index, at)| match seen.arrivals.get(&format!("m{index:07}")) {
                     Some(seen) => seen.duration_since(*at),
@@ -154,10 +154,10 @@ mod tests {
         eventually(Duration::from_secs(5), "markers", || (probe.mark() >= 20).then_some(()).ok_or(probe.mark()));
         probe.rest();
         eventually(Duration::from_secs(5), "all of them", || {
-            let seen = probe.since(0);
+            let seen = probe.between(0, probe.mark());
             if seen.missing == 0 { Ok(()) } else { Err(format!("{seen:?}")) }
         });
-        let seen = probe.since(0);
+        let seen = probe.between(0, probe.mark());
         assert!(seen.count >= 20 && seen.median <= seen.p99 && seen.p99 <= seen.longest, "{seen:?}");
         assert!(seen.median < Duration::from_secs(1), "{seen:?}");
     }
