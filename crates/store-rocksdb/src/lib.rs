@@ -18,6 +18,7 @@
 //! Space that deletes free comes back with later flushes and compactions; a write that would go over the quota first
 //! waits for that (seconds for gigabytes). An owner at its quota should therefore delete in large pieces.
 
+mod directory;
 mod failure;
 mod families;
 mod open;
@@ -34,6 +35,7 @@ pub use open::{Finding, Opened, What, open};
 pub use witness::Witness;
 
 use bytes::Bytes;
+use directory::{create_directory, identity, lock};
 use families::{Families, Family, Memtables, OP_BYTES, Piece};
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions, ReadOptions, WaitForCompactOptions,
@@ -45,8 +47,6 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use store::{Disposition, FullBy, Hole, Op, Store, StoreError, Visit, WriteBatch};
 use tuning::Care;
@@ -117,8 +117,8 @@ impl RocksStore {
     /// `Full` when there is no space for what recovery has to write. `Io` for anything else.
     pub fn open(path: &Path, options: Options) -> Result<RocksStore, StoreError> {
         create_directory(path).map_err(|error| failure::of_system("create the directory of", error, path))?;
-        let lock = lock(path)?;
-        Ok(RocksStore::open_tuned(path, options, Care::Strict)?.with_lock(lock))
+        let held = lock(path)?;
+        Ok(RocksStore::open_tuned(path, options, Care::Strict)?.with_lock(held))
     }
 
     fn with_lock(mut self, lock: fs::File) -> RocksStore {
@@ -469,43 +469,4 @@ fn last_before(to: &[u8]) -> Vec<u8> {
         }
     }
     key
-}
-
-/// Creates the directory with its parents and makes its own entry durable: RocksDB syncs only what is inside.
-fn create_directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all(path)?;
-    sync_parent(path)
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
-        Some(_) | None => sync_directory(Path::new(".")),
-    }
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let found = fs::metadata(path)?;
-    Ok((found.dev(), found.ino()))
-}
-
-/// Takes the store for this handle. RocksDB has a lock of its own, but only opening takes it, and opening changes what
-/// a repair would need as it was.
-fn lock(path: &Path) -> Result<fs::File, StoreError> {
-    let opened = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path.join("owner"));
-    let file = opened.map_err(|error| failure::of_system("lock", error, path))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: path.display().to_string() }),
-        // RocksDB's lock remains.
-        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK | rustix::io::Errno::NOSYS) => Ok(file),
-        Err(error) => Err(failure::of_system("lock", error.into(), path)),
-    }
 }

@@ -18,9 +18,10 @@
 //! [`store::Store::salvage`]. Only these refuse: the store is in use, cannot be written to, has no space even without
 //! its ballast, or the machine failed otherwise (`Io`), when opening again may help.
 
+use crate::directory::{create_directory, lock, sync_directory, sync_parent};
 use crate::survey::{self, Survey};
 use crate::tuning::{self, Care};
-use crate::{Options, RocksStore, create_directory, failure, sync_directory, sync_parent};
+use crate::{Options, RocksStore, failure};
 use rocksdb::DB;
 use std::fmt;
 use std::fs::{self, File};
@@ -120,13 +121,13 @@ fn climb(path: &Path, options: Options, findings: &mut Vec<Finding>) -> Result<R
     finish_swap(path).map_err(system)?;
     create_directory(path).map_err(system)?;
     // Held until the end, so that nobody else opens what is being repaired.
-    let lock = crate::lock(path)?;
+    let held = lock(path)?;
     let survey = survey::survey(path).map_err(system)?;
     let met = fs::read_to_string(path.join(DAMAGED)).ok();
     let damage = match (&survey.list_damage, &met) {
         (Some(damage), _) | (None, Some(damage)) => damage.clone(),
         (None, None) => match open_listed(path, options, &survey, findings)? {
-            Ok(store) => return Ok(store.with_lock(lock)),
+            Ok(store) => return Ok(store.with_lock(held)),
             Err(damage) => damage,
         },
     };
@@ -135,9 +136,9 @@ fn climb(path: &Path, options: Options, findings: &mut Vec<Finding>) -> Result<R
         let put_aside = put_aside(path).map_err(system)?;
         fs::rename(rebuilding(path), path).and_then(|()| sync_parent(path)).map_err(system)?;
         findings.push(found(What::Rebuilt, format!("{damage}; {kept}"), Some(put_aside)));
-        let lock = crate::lock(path)?;
+        let held = lock(path)?;
         match RocksStore::open_tuned(path, options, Care::LogMayBeDamaged) {
-            Ok(store) => return Ok(store.with_lock(lock)),
+            Ok(store) => return Ok(store.with_lock(held)),
             Err(error) if is_damage(&error) => {}
             Err(error) => return Err(error),
         }
@@ -145,8 +146,8 @@ fn climb(path: &Path, options: Options, findings: &mut Vec<Finding>) -> Result<R
     let put_aside = put_aside(path).map_err(system)?;
     findings.push(found(What::StartedEmpty, damage, Some(put_aside)));
     create_directory(path).map_err(system)?;
-    let lock = crate::lock(path)?;
-    Ok(RocksStore::open_tuned(path, options, Care::Strict)?.with_lock(lock))
+    let held = lock(path)?;
+    Ok(RocksStore::open_tuned(path, options, Care::Strict)?.with_lock(held))
 }
 
 /// Steps 1 to 3, when the list of tables can be believed; else what is wrong.

@@ -6,6 +6,7 @@ mod witness;
 use super::*;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 use store::END;

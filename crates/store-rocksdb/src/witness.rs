@@ -32,7 +32,7 @@ impl Witness {
         let failure = |error| crate::failure::of_system("open the witness of", error, path);
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failure)?;
-        crate::sync_parent(path).map_err(failure)?;
+        crate::directory::sync_parent(path).map_err(failure)?;
         let mut newest: Option<(u64, Vec<u8>)> = None;
         for index in 0..2 {
             if let Some(read) = read_slot(&file, index).map_err(failure)?

@@ -4,6 +4,8 @@ use admin_api::{
     AuditEntry, CursorAdvance, Refused, ReplayChange, ReplaySettings, ReplayStatus, SpillDiscard, SpillImported,
     SpillLoss, SpillPage, SpillRecord, SpillStatus, SpillVerified,
 };
+use std::sync::MutexGuard;
+
 use axum::body::Bytes;
 use tokio::sync::oneshot;
 
@@ -14,6 +16,12 @@ use crate::{Page, Refusal, SpillAnswer, SpillRequest};
 struct Operated {
     settings: Mutex<ReplaySettings>,
     spill: fn(SpillRequest) -> oneshot::Receiver<Result<SpillAnswer, Refusal>>,
+}
+
+impl Operated {
+    fn settings(&self) -> MutexGuard<'_, ReplaySettings> {
+        self.settings.lock().unwrap()
+    }
 }
 
 impl Controls for Operated {
@@ -40,12 +48,12 @@ impl Controls for Operated {
     }
 
     fn replay(&self) -> Result<ReplayStatus, Refusal> {
-        let settings = self.settings.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let settings = self.settings().clone();
         Ok(ReplayStatus { node: "n".to_owned(), settings, ..ReplayStatus::default() })
     }
 
     fn change_replay(&self, change: ReplayChange) -> Result<ReplayStatus, Refusal> {
-        let mut settings = self.settings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut settings = self.settings();
         if change.rate == Some(0) {
             return Err(Refusal::invalid(format!("0 is no rate; it stays {}/s", settings.rate)));
         }

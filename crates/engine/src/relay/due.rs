@@ -213,7 +213,7 @@ impl Relay {
     }
 
     /// Old enough, and not to be sent again.
-    fn is_given_up(&self, now: Mono, held: &Held) -> bool {
+    pub(super) fn is_given_up(&self, now: Mono, held: &Held) -> bool {
         held.sends > 0
             && now.since(held.sealed_at) > self.settings.ack_timeout
             && (held.sends >= super::links::ATTEMPTS_MAX || !self.budget.allows(now, len(&held.batch)))

@@ -6,7 +6,7 @@ use crate::pool;
 use crate::time::Mono;
 use crate::wire::Class;
 
-/// So often a batch is sent, all in all, where a spill can take it (FAULTS A8).
+/// So often a batch is sent before it may be due for the spill (FAULTS A8); more often only within the time-out.
 pub(super) const ATTEMPTS_MAX: u32 = 3;
 
 impl Relay {
@@ -90,8 +90,8 @@ impl Relay {
         if len(&held.batch) > room && !link_is_empty {
             return false;
         }
-        held.sends == 0
-            || (!(self.spill_able && held.sends >= ATTEMPTS_MAX) && self.budget.allows(now, len(&held.batch)))
+        let is_for_the_spill = self.spill_able && self.is_given_up(now, held);
+        held.sends == 0 || (!is_for_the_spill && self.budget.allows(now, len(&held.batch)))
     }
 
     /// The slot of a batch's first partition decides, unless that is the one to avoid and there is another.

@@ -209,6 +209,17 @@ fn three_broken_links_in_a_second_are_no_time_out() {
 }
 
 #[test]
+fn an_overload_of_two_seconds_puts_nothing_on_disk_and_one_that_goes_on_does() {
+    let overloaded = Nack(0, NackReason::Overloaded { retry_after_ms: 500 });
+    let mut script = vec![(0, Able), (0, Up), (0, Seal(1))];
+    for n in 0..4 {
+        script.extend([(n * 600, Send), (n * 600, overloaded)]);
+    }
+    check(&[&script[..], &[(2_400, Pull), (2_400, Send)]].concat(), "0 0' 0' 0' nothing: 0'");
+    check(&[&script[..], &[(3_001, Send), (3_001, Pull)]].concat(), "0 0' 0' 0'  timeout:0");
+}
+
+#[test]
 fn when_the_retry_budget_is_used_up_the_rest_is_due_at_once() {
     let mut relay = machine(1 << 30, false);
     relay.set_spill(at(0), true);
