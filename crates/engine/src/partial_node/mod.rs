@@ -131,6 +131,8 @@ pub struct PartialNode {
     held_bytes: u64,
     /// Part of `held_bytes`.
     replay_bytes: u64,
+    /// For each final node, bytes of held batches that feed it; a batch that feeds two counts for both.
+    bytes_for: Vec<u64>,
     origins: BTreeMap<Connection, Origin>,
     flushes: Vec<[Option<InFlush>; 2]>,
     owners_up: Vec<bool>,
@@ -145,12 +147,14 @@ pub struct PartialNode {
 impl PartialNode {
     /// An empty node.
     pub fn new(settings: Settings) -> PartialNode {
+        let owners = settings.owners.iter().max().map_or(0, |most| most + 1);
         PartialNode {
             held: BTreeMap::new(),
             held_bytes: 0,
             replay_bytes: 0,
+            bytes_for: vec![0; owners],
             origins: BTreeMap::new(),
-            owners_up: vec![false; settings.owners.iter().max().map_or(0, |most| most + 1)],
+            owners_up: vec![false; owners],
             flushes: (0..settings.partitions).map(|_| [None, None]).collect(),
             next_flush: settings.first_flush,
             generations: vec![0; settings.shards],
@@ -224,6 +228,7 @@ impl PartialNode {
         self.books.in_flight += points;
         self.held_bytes += len(&batch);
         self.replay_bytes += if class == Class::Replay { len(&batch) } else { 0 };
+        self.owners_of(partitions).for_each(|owner| self.bytes_for[owner] += len(&batch));
         let parts = partitions.iter().map(|partition| (partition, Part::Folding(lane))).collect();
         self.held.insert(id, Held { batch: batch.clone(), class, origins: BTreeSet::from([from]), parts });
         self.fold(&batch, partitions, lane, class);
@@ -245,7 +250,22 @@ impl PartialNode {
             // One batch goes in any case while live leaves room for it.
             Class::Replay => self.replay_bytes > 0 && self.replay_bytes + len(batch) > self.replay_room(),
         };
+        let full = full || self.is_full_for_who_is_away(batch);
         full.then_some(NackReason::Overloaded { retry_after_ms: RETRY_AFTER_MS })
+    }
+
+    /// Half of the memory, in equal shares, is for final nodes that are away: beyond that their batches are refused, so
+    /// that they do not take the place of the others' (and go to the relays' spills, where they belong).
+    fn is_full_for_who_is_away(&self, batch: &Batch) -> bool {
+        let share = self.settings.hold_bytes / 2 / (self.bytes_for.len().max(1) as u64);
+        self.owners_of(batch.header().partitions())
+            .any(|owner| !self.owners_up[owner] && self.bytes_for[owner] + len(batch) > share.max(WINDOW_MIN))
+    }
+
+    /// The final nodes that these partitions belong to, each once.
+    fn owners_of(&self, partitions: PartitionSet) -> impl Iterator<Item = usize> + use<> {
+        let owner = |partition: u16| self.settings.owners.get(usize::from(partition)).copied();
+        partitions.iter().filter_map(owner).collect::<BTreeSet<usize>>().into_iter()
     }
 
     fn fold(&mut self, batch: &Batch, partitions: PartitionSet, lane: Lane, class: Class) {
@@ -268,6 +288,7 @@ impl PartialNode {
         self.held.clear();
         self.held_bytes = 0;
         self.replay_bytes = 0;
+        self.bytes_for.fill(0);
         self.work.clear();
         self.flushes.iter_mut().for_each(|lanes| *lanes = [None, None]);
         self.origins.values_mut().for_each(|origin| *origin = Origin { class: origin.class, ..Origin::default() });
@@ -345,6 +366,8 @@ impl PartialNode {
         let held = self.held.remove(&id)?;
         self.held_bytes -= len(&held.batch);
         self.replay_bytes -= if held.class == Class::Replay { len(&held.batch) } else { 0 };
+        let owners = self.owners_of(held.batch.header().partitions());
+        owners.for_each(|owner| self.bytes_for[owner] -= len(&held.batch));
         self.books.in_flight -= u64::from(held.batch.header().points);
         if self.strikes.get(&id).is_none_or(|strikes| *strikes < STRIKES_MAX) {
             self.strikes.remove(&id);

@@ -379,3 +379,29 @@ fn first_sends_go_out_before_re_sends_and_replay() {
     let lanes: Vec<Lane> = std::iter::from_fn(|| next(&mut node, 0, 0)).map(|flush| flush.lane).collect();
     assert_eq!(lanes, [Lane::First, Lane::Suspect]);
 }
+
+#[test]
+fn batches_for_a_final_node_that_is_away_leave_room_for_the_others() {
+    let mut node = node();
+    // Of a memory of 8 MiB, 2 MiB are for each of the two final nodes while it is away.
+    node.settings.hold_bytes = 8 << 20;
+    node.owner_connected(0);
+    let large = |seq: u32, partition: u16| {
+        let mut builder = Builder::new(PartitionSet::default().with(partition), 512 << 10);
+        builder.append(&vec![b'x'; 512 << 10], 1, UnixSeconds(100), UnixSeconds(100));
+        let claims = [Claim { partition, from: 0 }];
+        builder.seal(Incarnation { sender: 5, epoch: 1, nonce: 9 }, seq, Versions::default(), &claims)
+    };
+    let refused = |node: &mut PartialNode| node.answers(Mono::ZERO, RELAY, Duration::ZERO).1.len();
+    (0..3).for_each(|seq| node.batch(RELAY, large(seq, 1), false, Class::Live));
+    assert_eq!(refused(&mut node), 0);
+    (3..9).for_each(|seq| node.batch(RELAY, large(seq, 3), false, Class::Live));
+    assert_eq!(refused(&mut node), 6, "the share of final node 1 is full");
+    (9..20).for_each(|seq| node.batch(RELAY, large(seq, 2), false, Class::Live));
+    assert_eq!(refused(&mut node), 0, "final node 0 is there");
+    node.owner_connected(1);
+    node.batch(RELAY, large(20, 1), false, Class::Live);
+    assert_eq!(refused(&mut node), 0, "final node 1 is back");
+    node.recover();
+    assert_eq!(node.bytes_for, [0, 0]);
+}
