@@ -10,8 +10,8 @@ use crate::{
     when,
 };
 
-/// Size of the disk. The store keeps 32 MiB of it in reserve, and RocksDB takes some 18 MiB for a log before it writes to it.
-const DISK_MIB: u64 = 96;
+/// Size of the disk. The store holds 32 MiB as ballast and is full when less than 64 MiB are free; the rest is for records.
+const DISK_MIB: u64 = 144;
 
 const ROUTES: &str = "[[store]]\nname = \"probes\"\naddresses = [\"PROBES\"]\n\n\
     [[store]]\nname = \"live\"\naddresses = [\"LIVE\"]\n\n\
