@@ -68,12 +68,16 @@ impl RelayControls {
 
     fn figures(&self) -> BTreeMap<String, u64> {
         let (held_bytes, held) = self.shared.machine().held();
+        let latency = self.shared.machine().latency().clone();
         let counters = &self.shared.counters;
         [
             ("connections", get(&counters.open)),
             ("batches_held", held as u64),
             ("batches_held_bytes", held_bytes),
             ("batches_resent", self.shared.machine().resent()),
+            ("batches_durable", latency.count()),
+            ("durable_p50_ms", latency.within_ms(50)),
+            ("durable_p99_ms", latency.within_ms(99)),
             ("spill_able", u64::from(self.shared.spill.able())),
             ("queue_bytes", self.queue.queued_bytes()),
             ("backpressure_ms", get(&counters.backpressure_nanos) / 1_000_000),

@@ -32,6 +32,7 @@ impl Relay {
     fn one_durable(&mut self, now: Mono, seq: u32) {
         let Some(held) = self.close(seq) else { return };
         self.books.delivered += u64::from(held.batch.header().points);
+        self.latency.note(now.since(held.sealed_at));
         self.last_progress = now;
         if let State::Sent { peer, at } = held.state {
             self.streams.answered(now, peer, &held.batch, at);

@@ -27,6 +27,7 @@ mod answers;
 mod books;
 mod budget;
 mod due;
+mod latency;
 mod links;
 mod streams;
 
@@ -39,6 +40,7 @@ use crate::wire::{Class, Ticket, Watermark};
 pub use books::{Books, Drop};
 use budget::RetryBudget;
 pub use due::Due;
+pub use latency::Latency;
 use streams::Streams;
 
 /// Names and bounds of one relay.
@@ -174,6 +176,7 @@ pub struct Relay {
     dead_bytes: u64,
     books: Books,
     resent: u64,
+    latency: Latency,
 }
 
 impl Relay {
@@ -207,6 +210,7 @@ impl Relay {
             dead_bytes: 0,
             books: Books::default(),
             resent: 0,
+            latency: Latency::new(),
             settings,
         }
     }
@@ -386,6 +390,11 @@ impl Relay {
     /// Batches that were sent more than once, counted once a re-send.
     pub fn resent(&self) -> u64 {
         self.resent
+    }
+
+    /// From sealing to `Durable`, over all batches that became durable without the spill.
+    pub fn latency(&self) -> &Latency {
+        &self.latency
     }
 }
 
