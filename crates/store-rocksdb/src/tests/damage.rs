@@ -333,8 +333,8 @@ impl Logged {
         Logged { folder, batches, spans, switched_at: switch_at.map(|n| n as usize) }
     }
 
-    /// Flips a bit of `log` at `at` and opens; how many batches are missing, and what was found.
-    fn flip(&self, log: &str, at: u64) -> (usize, Vec<Finding>) {
+    /// A copy of which a bit of `log` is flipped at `at`, and what the log is then.
+    fn flipped(&self, log: &str, at: u64) -> (PathBuf, Vec<u8>) {
         let path = self.folder.0.join("case/store");
         if path.exists() {
             fs::remove_dir_all(path.parent().unwrap()).unwrap();
@@ -344,6 +344,12 @@ impl Logged {
         let mut bytes = fs::read(path.join(log)).unwrap();
         bytes[usize::try_from(at).unwrap()] ^= 1 << (at % 8);
         fs::write(path.join(log), &bytes).unwrap();
+        (path, bytes)
+    }
+
+    /// Flips a bit of `log` at `at` and opens; how many batches are missing, and what was found.
+    fn flip(&self, log: &str, at: u64) -> (usize, Vec<Finding>) {
+        let (path, bytes) = self.flipped(log, at);
         let Opened { store, findings } = open(&path, &LANES).unwrap();
         let aside = findings.iter().find_map(|finding| finding.put_aside.as_ref());
         assert!(aside.is_none_or(|aside| fs::read(aside.join(log)).unwrap() == bytes), "what was found is kept");
@@ -413,4 +419,26 @@ fn damage_in_a_log_takes_only_what_lies_in_its_block() {
 #[test]
 fn damage_in_one_of_two_logs_takes_only_what_lies_in_its_block() {
     Logged::new(2_611, 60, Some(30)).flip_everywhere(20);
+}
+
+/// What is left to do when a log cannot be mended.
+#[test]
+fn a_log_that_ends_at_its_damage_keeps_what_stands_before() {
+    let logged = Logged::new(1_126, 30, None);
+    let log = newest_file(&logged.folder.0.join("base"), "log");
+    let (length, log) = (fs::metadata(&log).unwrap().len(), name_of(&log));
+    let mut kept = 0;
+    for at in (1_000..length).step_by(usize::try_from(length / 20).unwrap()) {
+        let (path, _) = logged.flipped(&log, at);
+        let store = RocksStore::open_tuned(&path, LANES, Care::LogEndsAtDamage).unwrap();
+        for (entries, (_, _, end)) in logged.batches.iter().zip(&logged.spans) {
+            for (key, value) in entries {
+                let found = store.get(key).unwrap();
+                assert_eq!(found.is_some(), *end <= at, "damage at {at}, a record that ends at {end}");
+                assert!(found.is_none_or(|found| found == value));
+            }
+            kept += usize::from(*end <= at);
+        }
+    }
+    assert!(kept > 200, "{kept}");
 }
