@@ -10,8 +10,9 @@
 //!    that can be read is copied into a new store. This takes its time and, until the old one is removed, its space;
 //!    when it does not succeed, step 5 follows.
 //! 5. Damaged list, or missing or unreadable tables: a new list is made from all tables and logs that can be read, in a
-//!    copy (links, so that it takes no space). A table with a damaged block in it is left out as a whole here. The
-//!    directory as it was is kept aside.
+//!    copy (links, so that it takes no space). A table with a damaged block in it is left out as a whole here. RocksDB
+//!    learns here from tables which families there are: of a batch in the log, what follows the first key of a family
+//!    without any table is lost. The directory as it was is kept aside.
 //! 6. The directory is kept aside and the store starts empty.
 //!
 //! Kept aside means: as `corrupt-<unix time>` in the directory that the store is in. Nobody but a person removes it; it
