@@ -21,6 +21,7 @@
 mod directory;
 mod failure;
 mod families;
+mod mend;
 mod open;
 mod salvage;
 mod space;

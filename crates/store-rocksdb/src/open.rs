@@ -3,13 +3,16 @@
 //!
 //! 1. Strict: any damage is an error.
 //! 2. CURRENT is written anew when the list of tables that it should name is there.
-//! 3. Damaged or missing log: what is readable of it is taken. The log files are kept aside first.
+//! 3. Damaged or missing log: what is readable of it is taken. The log files are kept aside first. When RocksDB gives up
+//!    on them, they are written anew with the records that are whole: lost are those of which a part lies in a damaged
+//!    block of 32 KiB, at or behind the damage. When it gives up on these, too, the log ends at its first damage.
 //! 4. Work in the background met damage in a table when the store was open before, and would meet it again: every entry
 //!    that can be read is copied into a new store. This takes its time and, until the old one is removed, its space;
 //!    when it does not succeed, step 5 follows.
 //! 5. Damaged list, or missing or unreadable tables: a new list is made from all tables and logs that can be read, in a
-//!    copy (links, so that it takes no space). A table with a damaged block in it is left out as a whole here. The
-//!    directory as it was is kept aside.
+//!    copy (links, so that it takes no space). A table with a damaged block in it is left out as a whole here. RocksDB
+//!    learns here from tables which families there are: of a batch in the log, what follows the first key of a family
+//!    without any table is lost. The directory as it was is kept aside.
 //! 6. The directory is kept aside and the store starts empty.
 //!
 //! Kept aside means: as `corrupt-<unix time>` in the directory that the store is in. Nobody but a person removes it; it
@@ -19,6 +22,7 @@
 //! its ballast, or the machine failed otherwise (`Io`), when opening again may help.
 
 use crate::directory::{create_directory, lock, sync_directory, sync_parent};
+use crate::mend::mend_logs;
 use crate::survey::{self, Survey};
 use crate::tuning::{self, Care};
 use crate::{Options, RocksStore, failure};
@@ -174,7 +178,17 @@ fn open_listed(
         return Ok(Err(damage));
     }
     let put_aside = copy_logs_aside(path).map_err(system)?;
-    match RocksStore::open_tuned(path, options, Care::LogMayBeDamaged) {
+    let mut opened = RocksStore::open_tuned(path, options, Care::LogMayBeDamaged);
+    for care in [Care::LogMayBeDamaged, Care::LogEndsAtDamage] {
+        if opened.as_ref().is_err_and(is_damage) {
+            // Logs that cannot be mended are taken as they are.
+            match mend_logs(path).map_err(system) {
+                Err(error) if !is_damage(&error) => return Err(error),
+                Ok(()) | Err(_) => opened = RocksStore::open_tuned(path, options, care),
+            }
+        }
+    }
+    match opened {
         Ok(store) => {
             findings.push(found(What::LogDamaged, damage, Some(put_aside)));
             Ok(Ok(store))
@@ -277,6 +291,8 @@ fn rebuild(path: &Path) -> Result<String, StoreError> {
         copy_files(path, &rebuilt, &|name| is_data(name) || name.starts_with("MANIFEST-") || name == "CURRENT", true)
     });
     let repaired = copied.map_err(system).and_then(|_| {
+        // Repairing would drop more of a damaged log than has to be. One that cannot be mended is taken as it is.
+        mend_logs(&rebuilt).ok();
         DB::repair(&tuning::options(Care::LogMayBeDamaged), &rebuilt)
             .map_err(|error| failure::when_opening(&error, &rebuilt))
     });

@@ -7,10 +7,10 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Blocks of a list; a record never crosses the end of one.
-const BLOCK_BYTES: usize = 32 << 10;
+/// Blocks of a list or a log; a part of a record never crosses the end of one.
+pub(crate) const BLOCK_BYTES: usize = 32 << 10;
 /// Checksum, length, type.
-const HEADER_BYTES: usize = 4 + 2 + 1;
+pub(crate) const HEADER_BYTES: usize = 4 + 2 + 1;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,7 +115,7 @@ fn read_list(list: &[u8]) -> Result<Newest, usize> {
         let Some(payload) = rest.get(..length).filter(|_| HEADER_BYTES + length <= left_in_block) else {
             return if HEADER_BYTES + length <= left_in_block { Ok(newest) } else { Err(at) };
         };
-        if unmasked(u32::from_le_bytes([c0, c1, c2, c3])) != crc32c::crc32c_append(crc32c::crc32c(&[kind]), payload) {
+        if u32::from_le_bytes([c0, c1, c2, c3]) != masked(crc32c::crc32c_append(crc32c::crc32c(&[kind]), payload)) {
             return Err(at);
         }
         // 1: whole, 2: first, 3: middle, 4: last part of a record.
@@ -132,8 +132,8 @@ fn read_list(list: &[u8]) -> Result<Newest, usize> {
 }
 
 /// RocksDB stores checksums turned and shifted, as the data may hold checksums itself.
-fn unmasked(masked: u32) -> u32 {
-    masked.wrapping_sub(0xa282_ead8).rotate_left(15)
+pub(crate) fn masked(checksum: u32) -> u32 {
+    checksum.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 impl Newest {

@@ -22,6 +22,8 @@ pub(crate) enum Care {
     Strict,
     /// Damaged records of the log are left out, and log files may be missing.
     LogMayBeDamaged,
+    /// The log ends at its first damaged record, and log files may be missing.
+    LogEndsAtDamage,
     /// Besides, tables may be missing or damaged, and nothing works on them: to read what can be read.
     TablesMayBeDamaged,
 }
@@ -38,6 +40,7 @@ pub(crate) fn options(care: Care) -> Options {
     options.set_wal_recovery_mode(match care {
         Care::Strict => DBRecoveryMode::TolerateCorruptedTailRecords,
         Care::LogMayBeDamaged | Care::TablesMayBeDamaged => DBRecoveryMode::SkipAnyCorruptedRecord,
+        Care::LogEndsAtDamage => DBRecoveryMode::PointInTime,
     });
     // A log file that is gone, or shorter than it was when it was closed, is then noticed.
     options.set_track_and_verify_wals_in_manifest(care == Care::Strict);

@@ -283,3 +283,165 @@ fn damage_in_random_places_takes_no_other_record_with_it() {
     }
     println!("{places} places, {missing} records missing of {}", places * u64::from(RECORDS));
 }
+
+/// A store of batches that lie in the log, in more than one block each and in several families.
+struct Logged {
+    folder: Folder,
+    batches: Vec<Vec<(Vec<u8>, Vec<u8>)>>,
+    /// For each batch: the file, where it begins and where it ends.
+    spans: Vec<(String, u64, u64)>,
+    /// Batches before this one lie in a table besides, as far as they are of family 0x80.
+    switched_at: Option<usize>,
+}
+
+impl Logged {
+    fn new(seed: u64, count: u32, switch_at: Option<u32>) -> Logged {
+        let folder = Folder::new();
+        let path = folder.0.join("live");
+        let mut store = RocksStore::open(&path, LANES).unwrap();
+        // The families are there before.
+        store.write(&put(&[0x80], b"")).unwrap();
+        store.write(&put(&[0x81], b"")).unwrap();
+        // Else no family has a table, and repairing, which learns of families from tables, would drop the whole log.
+        if switch_at.is_some() {
+            store.switch(&[None, Some(0x80), Some(0x81)], true).unwrap();
+        }
+        let (mut batches, mut spans) = (Vec::new(), Vec::new());
+        let mut random = random(seed);
+        for n in 0..count {
+            if switch_at == Some(n) {
+                store.switch(&[Some(0x80)], true).unwrap();
+            }
+            let mut entries = Vec::new();
+            for part in 0..=random(3) {
+                let length = 1024 + if random(3) == 0 { random(199 << 10) } else { random(20 << 10) };
+                let value: Vec<u8> = (0..=length / 8).flat_map(|_| random(u64::from(u32::MAX)).to_le_bytes()).collect();
+                let family = [0x80, 0x81, 0x70][usize::try_from(random(3)).unwrap()];
+                entries.push(([&[family], &n.to_be_bytes()[..], &part.to_be_bytes()].concat(), value));
+            }
+            let mut batch = put(b"books", &n.to_be_bytes());
+            entries.iter().for_each(|(key, value)| batch.put(key, value));
+            let length_of = |log: &Path| fs::metadata(log).unwrap().len();
+            let begin = length_of(&newest_file(&path, "log"));
+            store.write(&batch).unwrap();
+            let log = newest_file(&path, "log");
+            spans.push((name_of(&log), begin, length_of(&log)));
+            batches.push(entries);
+        }
+        store.sync().unwrap();
+        copy_store(&path, &folder.0.join("base"));
+        drop(store);
+        let logs = 1 + usize::from(switch_at.is_some());
+        assert_eq!(files(&folder.0.join("base"), "log").len(), logs, "all is still in the log");
+        Logged { folder, batches, spans, switched_at: switch_at.map(|n| n as usize) }
+    }
+
+    /// A copy of which a bit of `log` is flipped at `at`, and what the log is then.
+    fn flipped(&self, log: &str, at: u64) -> (PathBuf, Vec<u8>) {
+        let path = self.folder.0.join("case/store");
+        if path.exists() {
+            fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        }
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        copy_store(&self.folder.0.join("base"), &path);
+        let mut bytes = fs::read(path.join(log)).unwrap();
+        bytes[usize::try_from(at).unwrap()] ^= 1 << (at % 8);
+        fs::write(path.join(log), &bytes).unwrap();
+        (path, bytes)
+    }
+
+    /// Flips a bit of `log` at `at` and opens; how many batches are missing, and what was found.
+    fn flip(&self, log: &str, at: u64) -> (usize, Vec<Finding>) {
+        let (path, bytes) = self.flipped(log, at);
+        let Opened { store, findings } = open(&path, &LANES).unwrap();
+        let aside = findings.iter().find_map(|finding| finding.put_aside.as_ref());
+        assert!(aside.is_none_or(|aside| fs::read(aside.join(log)).unwrap() == bytes), "what was found is kept");
+        let (mut missing, mut last) = (0, None);
+        for (n, (entries, (file, begin, end))) in self.batches.iter().zip(&self.spans).enumerate() {
+            let is_in_table = |key: &[u8]| key[0] == 0x80 && self.switched_at.is_some_and(|first| n < first);
+            let (in_table, in_log): (Vec<_>, Vec<_>) = entries.iter().partition(|(key, _)| is_in_table(key));
+            let is_there = |(key, value): &&(Vec<u8>, Vec<u8>)| {
+                let found = store.get(key).unwrap();
+                assert!(found.as_ref().is_none_or(|found| found == value), "{log} at {at}: batch {n} is wrong");
+                found.is_some()
+            };
+            assert!(in_table.iter().all(is_there), "{log} at {at}: batch {n} is in a table");
+            let there = in_log.iter().filter(|entry| is_there(entry)).count();
+            assert!(there == 0 || there == in_log.len(), "{log} at {at}: {there} entries of batch {n}");
+            if there > 0 {
+                last = Some(n);
+            } else if !in_log.is_empty() {
+                missing += 1;
+                let block_end = (at / (32 << 10) + 1) * (32 << 10);
+                let may_be_missing = file == log && *end > at && *begin < block_end;
+                assert!(may_be_missing, "{log} at {at}: batch {n} in {file} from {begin} to {end}; {findings:?}");
+            }
+        }
+        let books = store.get(b"books").unwrap().map(|books| u32::from_be_bytes(books[..].try_into().unwrap()));
+        assert!(books.map(|books| books as usize) >= last, "{log} at {at}: {books:?} and not {last:?}");
+        drop(store);
+        assert_eq!(open(&path, &LANES).unwrap().findings, [], "{log} at {at}");
+        (missing, findings)
+    }
+
+    /// Damages each log in `places` places, one after the other.
+    fn flip_everywhere(&self, places: u64) {
+        let mut random = random(7);
+        for log in files(&self.folder.0.join("base"), "log") {
+            let (length, log) = (fs::metadata(&log).unwrap().len(), name_of(&log));
+            let (mut missing, mut silent) = (0, 0);
+            for place in 0..places {
+                let at = length * place / places + random(length / places);
+                let (lost, findings) = self.flip(&log, at);
+                missing += lost;
+                let kinds: Vec<What> = findings.iter().map(|finding| finding.what).collect();
+                // In the last block it may look like what a power cut leaves.
+                let may_be_silent = at / (32 << 10) == (length - 1) / (32 << 10);
+                silent += usize::from(kinds.is_empty());
+                assert!(kinds == [What::LogDamaged] || kinds.is_empty() && may_be_silent, "{at}: {findings:?}");
+            }
+            println!("{log}, {length} bytes: {places} places, {missing} batches missing, {silent} times silently");
+            assert!(missing > 0);
+        }
+    }
+}
+
+fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |limit| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % limit
+    }
+}
+
+#[test]
+fn damage_in_a_log_takes_only_what_lies_in_its_block() {
+    Logged::new(20_261_126, 60, None).flip_everywhere(40);
+}
+
+#[test]
+fn damage_in_one_of_two_logs_takes_only_what_lies_in_its_block() {
+    Logged::new(2_611, 60, Some(30)).flip_everywhere(20);
+}
+
+/// What is left to do when a log cannot be mended.
+#[test]
+fn a_log_that_ends_at_its_damage_keeps_what_stands_before() {
+    let logged = Logged::new(1_126, 30, None);
+    let log = newest_file(&logged.folder.0.join("base"), "log");
+    let (length, log) = (fs::metadata(&log).unwrap().len(), name_of(&log));
+    let mut kept = 0;
+    for at in (1_000..length).step_by(usize::try_from(length / 20).unwrap()) {
+        let (path, _) = logged.flipped(&log, at);
+        let store = RocksStore::open_tuned(&path, LANES, Care::LogEndsAtDamage).unwrap();
+        for (entries, (_, _, end)) in logged.batches.iter().zip(&logged.spans) {
+            for (key, value) in entries {
+                let found = store.get(key).unwrap();
+                assert_eq!(found.is_some(), *end <= at, "damage at {at}, a record that ends at {end}");
+                assert!(found.is_none_or(|found| found == value));
+            }
+            kept += usize::from(*end <= at);
+        }
+    }
+    assert!(kept > 200, "{kept}");
+}
