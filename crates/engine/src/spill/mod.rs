@@ -97,6 +97,8 @@ pub struct LaneView {
     pub span: Option<(UnixSeconds, UnixSeconds)>,
     /// Oldest first.
     pub gaps: Vec<Gap>,
+    /// A check is not through: what is missing may still be called pending.
+    pub checking: bool,
 }
 
 /// The machine. See the module's head.
@@ -295,6 +297,11 @@ impl Spill {
             .is_some_and(|lane| ticket.ordinal < lane.books.next.ordinal && !lane.books.is_done(ticket.ordinal))
     }
 
+    /// What is pending in `from..to` of a lane: ordinals, first and last of each stretch.
+    pub fn pending_between(&self, lane: u16, from: u64, to: u64) -> Vec<(u64, u64)> {
+        self.lanes.get(&lane).map_or_else(Vec::new, |lane| lane.books.pending_ordinals(from, to))
+    }
+
     /// What must be known of a record that was read.
     pub fn meta(&self, record: &Record<'_>) -> Meta {
         Meta { run: record.run(), epoch: epoch_of(record.header.content, self.own) }
@@ -466,6 +473,7 @@ fn view(number: u16, lane: &Lane) -> LaneView {
         end: books.next,
         span: lane.spans.bounds(),
         gaps: lane.gaps.values().copied().collect(),
+        checking: lane.check.is_some(),
     }
 }
 
