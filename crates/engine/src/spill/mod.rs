@@ -290,6 +290,21 @@ impl Spill {
         forget
     }
 
+    /// For a full disk: ranges of keys that the store may forget, in smaller pieces than [`Spill::synced`] asks for. They
+    /// are given until [`Spill::given_back`].
+    pub fn to_give_back(&self) -> Vec<keys::KeyRange> {
+        let due = self.lanes.iter().filter(|(_, lane)| lane.gives_back());
+        due.map(|(number, lane)| keys::records_range(*number, 0, lane.synced_head.ordinal)).collect()
+    }
+
+    /// The store has given back what [`Spill::to_give_back`] said.
+    pub fn given_back(&mut self) {
+        for lane in self.lanes.values_mut().filter(|lane| lane.gives_back()) {
+            lane.given_back = lane.synced_head;
+            lane.forgotten = lane.synced_head;
+        }
+    }
+
     /// Whether a record is neither settled nor dropped.
     pub fn is_pending(&self, ticket: Ticket) -> bool {
         self.lanes

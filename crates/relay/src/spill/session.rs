@@ -216,7 +216,7 @@ impl<'t> Session<'t> {
             if due || (stopping && !busy) {
                 self.sync(worker)?;
             }
-            self.look_at_disk()?;
+            self.look_at_disk(worker)?;
             self.publish();
             self.say_backlog();
             if stopping && !busy && self.unsynced_since.is_none() {

@@ -248,6 +248,11 @@ impl<S: Store> Store for Stepping<S> {
         self.inner.forget(from, to)
     }
 
+    fn give_back(&mut self) -> Result<(), StoreError> {
+        self.steps.step();
+        self.inner.give_back()
+    }
+
     fn bytes(&self) -> u64 {
         self.inner.bytes()
     }

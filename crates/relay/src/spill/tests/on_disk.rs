@@ -62,6 +62,9 @@ impl Store for Boxed {
     fn forget(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
         self.0.forget(from, to)
     }
+    fn give_back(&mut self) -> Result<(), StoreError> {
+        self.0.give_back()
+    }
     fn bytes(&self) -> u64 {
         self.0.bytes()
     }
