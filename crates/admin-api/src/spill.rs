@@ -51,6 +51,9 @@ pub struct SpillLane {
     pub dropped: BTreeMap<String, u64>,
     /// Ranges that are gone, oldest first.
     pub gaps: Vec<Gap>,
+    /// The lane is being checked: what is missing in it may still be among `pending_points`.
+    #[serde(default)]
+    pub checking: bool,
 }
 
 /// A range of a lane that is gone, and is counted as lost.

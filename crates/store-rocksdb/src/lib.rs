@@ -360,7 +360,9 @@ impl Store for RocksStore {
     fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
         self.refuse_after_failure()?;
         if batch.puts_any() {
-            self.ensure_room(batch.bytes())?;
+            if !batch.frees() {
+                self.ensure_room(batch.bytes())?;
+            }
             self.make_families(batch)?;
         }
         self.switch(&self.memtables.due(), false)?;
@@ -434,6 +436,14 @@ impl Store for RocksStore {
             self.forgotten.insert(family, (from, to));
         }
         Ok(())
+    }
+
+    fn give_back(&mut self) -> Result<(), StoreError> {
+        self.refuse_after_failure()?;
+        // Every family holds the log back for as long as it has anything in memory.
+        let filled: Vec<Family> = self.families.all().filter(|family| self.memtables.holds(*family)).collect();
+        self.switch(&filled, true)?;
+        self.make_room()
     }
 
     /// Live tables and memtables; the log repeats what is in the memtables. Read anew now and then, and estimated from

@@ -46,6 +46,7 @@ struct Entry {
 pub struct WriteBatch {
     data: Vec<u8>,
     entries: Vec<Entry>,
+    frees: bool,
 }
 
 impl WriteBatch {
@@ -101,6 +102,16 @@ impl WriteBatch {
         self.entries.iter().any(|entry| matches!(entry.kind, Kind::Put))
     }
 
+    /// Whether space can be freed when this is written.
+    pub fn frees(&self) -> bool {
+        self.frees
+    }
+
+    /// Says that space can be freed when this is written, small as it is: a store that keeps some free takes from that.
+    pub fn set_frees(&mut self) {
+        self.frees = true;
+    }
+
     /// Whether there is no operation.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -110,6 +121,7 @@ impl WriteBatch {
     pub fn clear(&mut self) {
         self.data.clear();
         self.entries.clear();
+        self.frees = false;
     }
 
     fn push(&mut self, kind: Kind, first: &[u8], second: &[u8]) {

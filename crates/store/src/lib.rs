@@ -45,7 +45,7 @@ pub trait Store: Send + std::fmt::Debug {
     ///
     /// # Errors
     /// `Full` and `Busy`: nothing was applied, the same batch may be written again. A batch that only deletes is never
-    /// refused for the quota. `Io`: unknown; after the store was opened again the batch is there in full or not at all.
+    /// refused for the quota, and one that [`WriteBatch::frees`] may take from what the store keeps free. `Io`: unknown; after the store was opened again the batch is there in full or not at all.
     fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError>;
 
     /// Makes every batch written before durable. Blocks for the time of an fsync, typically 1 to 40 ms.
@@ -80,6 +80,15 @@ pub trait Store: Send + std::fmt::Debug {
     /// # Errors
     /// As [`Store::write`].
     fn forget(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError>;
+
+    /// Gives back all the space there is to give back: of what was deleted and forgotten, in memory and in the log as
+    /// well. Blocks while memory is written to disk, and seconds for gigabytes. For an owner whose disk is full.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    fn give_back(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Bytes that the store occupies, as its quota counts them. May lag behind deletes, as freeing space takes time.
     fn bytes(&self) -> u64;

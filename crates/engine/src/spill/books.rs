@@ -215,6 +215,19 @@ impl Books {
         parts
     }
 
+    /// What is not done in `from..to`: first and last of each stretch.
+    pub(super) fn pending_ordinals(&self, from: u64, to: u64) -> Vec<(u64, u64)> {
+        let end = to.min(self.next.ordinal);
+        let mut stretches = Vec::new();
+        let mut first = self.next_pending(from);
+        while first < end {
+            let behind = self.runs.range(first..end).next().map_or(end, |(behind, _)| *behind);
+            stretches.push((first, behind - 1));
+            first = self.next_pending(behind);
+        }
+        stretches
+    }
+
     /// Marks what is pending in a range as done; says what that was. `None`: there would be too many runs.
     pub(super) fn finish(&mut self, range: Run) -> Option<Vec<Run>> {
         let parts = self.pending_in(range);

@@ -61,6 +61,8 @@ pub(super) struct Lane {
     pub(super) synced_next: Mark,
     /// Records before it were forgotten.
     pub(super) forgotten: Mark,
+    /// Of records before it nothing is left in the store's memory and log, either.
+    pub(super) given_back: Mark,
 }
 
 impl Lane {
@@ -143,6 +145,12 @@ impl Lane {
                 self.old_gaps.push(first);
             }
         }
+    }
+
+    /// Whether a full disk gets enough from what was settled since the last time.
+    pub(super) fn gives_back(&self) -> bool {
+        let freed = self.given_back.until(self.synced_head);
+        freed.bytes >= super::FORGET_EMPTY_BYTES || freed.batches > 0 && self.synced_head == self.written.next
     }
 
     /// The books differ from what the store has.

@@ -97,6 +97,8 @@ pub struct LaneView {
     pub span: Option<(UnixSeconds, UnixSeconds)>,
     /// Oldest first.
     pub gaps: Vec<Gap>,
+    /// A check is not through: what is missing may still be called pending.
+    pub checking: bool,
 }
 
 /// The machine. See the module's head.
@@ -288,11 +290,31 @@ impl Spill {
         forget
     }
 
+    /// For a full disk: ranges of keys that the store may forget, in smaller pieces than [`Spill::synced`] asks for. They
+    /// are given until [`Spill::given_back`].
+    pub fn to_give_back(&self) -> Vec<keys::KeyRange> {
+        let due = self.lanes.iter().filter(|(_, lane)| lane.gives_back());
+        due.map(|(number, lane)| keys::records_range(*number, 0, lane.synced_head.ordinal)).collect()
+    }
+
+    /// The store has given back what [`Spill::to_give_back`] said.
+    pub fn given_back(&mut self) {
+        for lane in self.lanes.values_mut().filter(|lane| lane.gives_back()) {
+            lane.given_back = lane.synced_head;
+            lane.forgotten = lane.synced_head;
+        }
+    }
+
     /// Whether a record is neither settled nor dropped.
     pub fn is_pending(&self, ticket: Ticket) -> bool {
         self.lanes
             .get(&ticket.lane)
             .is_some_and(|lane| ticket.ordinal < lane.books.next.ordinal && !lane.books.is_done(ticket.ordinal))
+    }
+
+    /// What is pending in `from..to` of a lane: ordinals, first and last of each stretch.
+    pub fn pending_between(&self, lane: u16, from: u64, to: u64) -> Vec<(u64, u64)> {
+        self.lanes.get(&lane).map_or_else(Vec::new, |lane| lane.books.pending_ordinals(from, to))
     }
 
     /// What must be known of a record that was read.
@@ -466,6 +488,7 @@ fn view(number: u16, lane: &Lane) -> LaneView {
         end: books.next,
         span: lane.spans.bounds(),
         gaps: lane.gaps.values().copied().collect(),
+        checking: lane.check.is_some(),
     }
 }
 

@@ -159,8 +159,17 @@ impl Session<'_> {
 
     fn verify(&mut self, page: Page) -> Result<Result<SpillAnswer, Refusal>, Trouble> {
         let mut found = SpillVerified::default();
+        let lane = self.spill.lane(page.lane);
+        let mut expected = lane.as_ref().map_or(0, |lane| page.from.max(lane.head));
+        let missing = |spill: &spill::Spill, damaged: &mut Vec<String>, from, to| {
+            for (first, last) in spill.pending_between(page.lane, from, to) {
+                damaged.push(format!("lane {} ordinals {first} to {last}: missing", page.lane));
+            }
+        };
         let mut codec = std::mem::take(self.spill.codec());
         let next = self.page(page, &mut |ordinal, value| {
+            missing(&self.spill, &mut found.damaged, expected, ordinal);
+            expected = ordinal + 1;
             let verified = spill::decode(value)
                 .and_then(|record| codec.verified(&record).map(|_| u64::from(record.header.points)));
             match verified {
@@ -173,10 +182,14 @@ impl Session<'_> {
             true
         });
         *self.spill.codec() = codec;
+        let next = next?;
+        if let (Some(lane), Ok(next)) = (lane, &next) {
+            missing(&self.spill, &mut found.damaged, expected, next.unwrap_or(lane.tail));
+        }
         if !found.damaged.is_empty() {
             self.spill.check(page.lane);
         }
-        Ok(next?.map(|next| SpillAnswer::Verified(SpillVerified { next, ..found })))
+        Ok(next.map(|next| SpillAnswer::Verified(SpillVerified { next, ..found })))
     }
 
     fn export(&self, page: Page) -> Result<Result<SpillAnswer, Refusal>, Trouble> {
@@ -270,6 +283,7 @@ fn shown_lane(lane: LaneView) -> SpillLane {
         settled_points: lane.settled.points,
         dropped: lane.dropped.iter().map(|(why, tally)| (why.as_str().to_owned(), tally.points)).collect(),
         gaps: gaps.collect(),
+        checking: lane.checking,
         destination: lane.destination,
     }
 }

@@ -12,9 +12,9 @@ use runtime::Worker;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::session::{SLICE, Session, Trouble};
+use super::session::{SLICE, Session, Trouble, WRITE_BYTES};
 
-/// Imported records that are written at once.
+/// Imported records that are synced at once.
 const IMPORT_BYTES: u64 = 4 << 20;
 
 pub(super) type Answer = oneshot::Sender<Result<SpillAnswer, Refusal>>;
@@ -90,27 +90,18 @@ impl Session<'_> {
     fn take_up(&mut self, worker: &Worker, mut import: Import, answer: Answer) -> Result<(), Trouble> {
         // What was written before must be told before: what is told of a lane is a prefix of it.
         self.sync(worker)?;
-        let mut came: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
-        let first = import.taken;
-        while import.taken < import.records.len() && self.spill.staged_bytes() < IMPORT_BYTES {
-            if let Ok(record) = spill::decode(&import.records[import.taken]) {
-                let ticket = self.spill.import(&record);
-                let came = came.entry(ticket.lane).or_default();
-                *came = (came.0 + u64::from(record.header.points), ticket.ordinal + 1);
+        let mut written = 0;
+        while import.taken < import.records.len() && written < IMPORT_BYTES {
+            let first = import.taken;
+            written += self.write_imported(worker, &mut import)?;
+            if import.taken == first {
+                let refusal = Refusal::unavailable(format!(
+                    "the spill is full: {first} of {} records were taken up",
+                    import.records.len()
+                ));
+                answer.send(Err(refusal)).ok();
+                return Ok(());
             }
-            import.taken += 1;
-        }
-        if !self.write(worker)? {
-            let refusal = Refusal::unavailable(format!(
-                "the spill is full: {first} of {} records were taken up",
-                import.records.len()
-            ));
-            answer.send(Err(refusal)).ok();
-            return Ok(());
-        }
-        for (lane, (points, next)) in came {
-            self.thread.handle.tell(lane, next);
-            self.thread.handle.carry(lane, points);
         }
         if import.taken < import.records.len() {
             self.jobs.push_back(Job::Import { import, answer });
@@ -126,6 +117,29 @@ impl Session<'_> {
         )?;
         answer.send(Ok(SpillAnswer::Imported(imported))).ok();
         Ok(())
+    }
+
+    /// One write of an import, and how many bytes it had; what is refused is not taken.
+    fn write_imported(&mut self, worker: &Worker, import: &mut Import) -> Result<u64, Trouble> {
+        let mut came: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
+        let mut taken = import.taken;
+        while taken < import.records.len() && self.spill.staged_bytes() < WRITE_BYTES {
+            if let Ok(record) = spill::decode(&import.records[taken]) {
+                let ticket = self.spill.import(&record);
+                let came = came.entry(ticket.lane).or_default();
+                *came = (came.0 + u64::from(record.header.points), ticket.ordinal + 1);
+            }
+            taken += 1;
+        }
+        let bytes = self.spill.staged_bytes();
+        if self.write(worker)? {
+            import.taken = taken;
+            for (lane, (points, next)) in came {
+                self.thread.handle.tell(lane, next);
+                self.thread.handle.carry(lane, points);
+            }
+        }
+        Ok(bytes)
     }
 
     pub(super) fn search(&self, asked: &SpillDiscard) -> Result<Discard, Refusal> {

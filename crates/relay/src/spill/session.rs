@@ -21,6 +21,8 @@ use super::thread::{Opening, Thread, Witness};
 
 /// Pulled at once: large enough for few writes, small enough for the store's limit of 8 MiB a batch.
 const PULL_BYTES: u64 = 4 << 20;
+/// Records that are written at once, and one more: what one damaged bit of the log can take.
+pub(super) const WRITE_BYTES: u64 = 256 << 10;
 /// Reading for others takes no longer than this at a time, so that what is due does not wait.
 pub(super) const SLICE: Duration = Duration::from_millis(30);
 /// How long the thread sleeps when nothing wakes it: what is due by time is looked for so often.
@@ -214,7 +216,7 @@ impl<'t> Session<'t> {
             if due || (stopping && !busy) {
                 self.sync(worker)?;
             }
-            self.look_at_disk()?;
+            self.look_at_disk(worker)?;
             self.publish();
             self.say_backlog();
             if stopping && !busy && self.unsynced_since.is_none() {
@@ -267,8 +269,14 @@ impl<'t> Session<'t> {
                 }
             }
             self.fresh.push(Untold { ticket, points: due.points(), owner: Owner::Live(due.told()) });
+            // What was refused is given back, and what is left of it as well.
+            if self.spill.staged_bytes() >= WRITE_BYTES && !self.write(worker)? {
+                return Ok(true);
+            }
         }
-        self.write(worker)?;
+        if !self.fresh.is_empty() {
+            self.write(worker)?;
+        }
         Ok(true)
     }
 

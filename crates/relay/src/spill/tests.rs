@@ -79,24 +79,34 @@ struct Fake {
     steps: Steps,
 }
 
-/// Ends the life of the thread at its nth step.
+/// Ends the life of the thread at its nth step; and what happens to its store besides.
 #[derive(Clone, Debug, Default)]
-struct Steps(Arc<AtomicU64>);
+struct Steps {
+    left: Arc<AtomicU64>,
+    /// Bytes of the largest batch that was written.
+    largest: Arc<AtomicU64>,
+    /// Keys of records that nobody finds any more.
+    hidden: Arc<Mutex<BTreeSet<Vec<u8>>>>,
+}
 
 impl Steps {
     /// 0: never.
     fn arm(&self, nth: u64) {
-        self.0.store(nth, Ordering::SeqCst);
+        self.left.store(nth, Ordering::SeqCst);
     }
 
     fn armed(&self) -> bool {
-        self.0.load(Ordering::SeqCst) > 0
+        self.left.load(Ordering::SeqCst) > 0
+    }
+
+    fn hides(&self, key: &[u8]) -> bool {
+        locked(&self.hidden).contains(key)
     }
 
     fn step(&self) {
-        let left = self.0.load(Ordering::SeqCst);
+        let left = self.left.load(Ordering::SeqCst);
         if left > 0 {
-            self.0.store(left - 1, Ordering::SeqCst);
+            self.left.store(left - 1, Ordering::SeqCst);
             assert!(left > 1, "this life ends here");
         }
     }
@@ -202,6 +212,7 @@ struct Stepping<S> {
 impl<S: Store> Store for Stepping<S> {
     fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
         self.steps.step();
+        self.steps.largest.fetch_max(batch.bytes(), Ordering::SeqCst);
         let done = self.inner.write(batch);
         self.steps.step();
         done
@@ -216,7 +227,7 @@ impl<S: Store> Store for Stepping<S> {
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.steps.step();
-        self.inner.get(key)
+        if self.steps.hides(key) { Ok(None) } else { self.inner.get(key) }
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
@@ -226,12 +237,20 @@ impl<S: Store> Store for Stepping<S> {
 
     fn salvage(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<Vec<Hole>, StoreError> {
         self.steps.step();
-        self.inner.salvage(from, to, visit)
+        let hides = |key: &[u8]| self.steps.hides(key);
+        self.inner.salvage(from, to, &mut |key, value| {
+            if hides(key) { ControlFlow::Continue(()) } else { visit(key, value) }
+        })
     }
 
     fn forget(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
         self.steps.step();
         self.inner.forget(from, to)
+    }
+
+    fn give_back(&mut self) -> Result<(), StoreError> {
+        self.steps.step();
+        self.inner.give_back()
     }
 
     fn bytes(&self) -> u64 {

@@ -45,6 +45,10 @@ impl Session<'_> {
         for (key, value) in self.spill.records() {
             self.batch.put(key, value);
         }
+        if staged == 0 {
+            // Only the books: on a full disk, what is settled is forgotten when they say so.
+            self.batch.set_frees();
+        }
         worker.failpoint("write")?;
         let mut tries = 0;
         loop {
@@ -89,7 +93,7 @@ impl Session<'_> {
     }
 
     /// Once a second: whether the directory is still there, and for a full spill whether there is room again.
-    pub(super) fn look_at_disk(&mut self) -> Result<(), Trouble> {
+    pub(super) fn look_at_disk(&mut self, worker: &Worker) -> Result<(), Trouble> {
         let now = self.now();
         if now.since(self.looked_at) < Duration::from_secs(1) {
             return Ok(());
@@ -103,6 +107,7 @@ impl Session<'_> {
         if self.thread.handle.mode().mode == Mode::Ok {
             return Ok(());
         }
+        self.give_back(worker)?;
         let room = ROOM_BYTES.min(self.thread.settings.quota_bytes / 8);
         let fits = self.store.bytes().saturating_add(room) <= self.thread.settings.quota_bytes;
         let writes = || {
@@ -114,6 +119,26 @@ impl Session<'_> {
             self.thread.live.set_able(now, true);
             self.thread.enter(Mode::Ok, "");
         }
+        Ok(())
+    }
+
+    /// Gives the space of what was settled back at once, from the store's memory and log as well.
+    fn give_back(&mut self, worker: &Worker) -> Result<(), Trouble> {
+        let ranges = self.spill.to_give_back();
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        worker.beat();
+        let store = &mut self.store;
+        let given = ranges.iter().try_for_each(|(from, to)| store.forget(from, to)).and_then(|()| store.give_back());
+        worker.beat();
+        match given {
+            Ok(()) => self.spill.given_back(),
+            // Again in a second.
+            Err(StoreError::Busy | StoreError::Full { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.stale = true;
         Ok(())
     }
 

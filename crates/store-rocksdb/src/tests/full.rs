@@ -204,3 +204,39 @@ fn a_directory_that_was_removed_under_the_store_is_noticed_at_the_next_sync() {
     successor.store.write(&put(b"a", b"4")).unwrap();
     successor.store.sync().unwrap();
 }
+
+#[test]
+fn what_is_forgotten_is_given_back_from_memory_and_log_as_well() {
+    let folder = Folder::new();
+    let path = folder.0.join("store");
+    let mut store = RocksStore::open(&path, RESERVE).unwrap();
+    let occupied = || -> u64 {
+        fs::read_dir(&path)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_name() != "ballast")
+            .map(|entry| entry.metadata().unwrap().len())
+            .sum()
+    };
+    // Less than what is written into tables by itself, in two families.
+    let mut batch = WriteBatch::new();
+    for n in 0..60_u8 {
+        batch.clear();
+        batch.put(&[0x80, n], &vec![n; 100_000]);
+        batch.put(b"books", &[n]);
+        store.write(&batch).unwrap();
+    }
+    store.sync().unwrap();
+    store.forget(&[0x80, 0], &[0x80, 60]).unwrap();
+    assert!(occupied() > 6_000_000, "{} bytes: the log holds everything", occupied());
+    store.give_back().unwrap();
+    // Log files are removed by a thread of its own.
+    for _ in 0..200 {
+        if occupied() < 1_000_000 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(occupied() < 1_000_000 && store.bytes() < 1_000_000, "{} bytes are left", occupied());
+    assert_eq!(store.get(b"books").unwrap().as_deref(), Some(&[59][..]));
+}

@@ -152,3 +152,28 @@ async fn dead_letters_are_listed_exported_and_given_up() {
     world.balance(AGGREGATE, AGGREGATE);
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_missing_are_found_by_a_verify_and_are_no_longer_pending() {
+    let (steps, live) = (Steps::default(), Arc::new(Fake::default()));
+    let disk = MemDisk::new(1 << 30);
+    let world = World::start(Arc::clone(&live), memory(&disk, &MemWitness::default(), &steps), 1 << 30);
+    live.give((0..12).map(|seq| due(seq, 10, Why::Timeout)));
+    world.handle.wake();
+    world.until_told().await;
+    for ordinal in [3, 4, 11] {
+        locked(&steps.hidden).insert(engine::spill::key(0, ordinal));
+    }
+    let SpillAnswer::Verified(found) = world.ask(SpillRequest::Verify(page(0, 0, 1_000))).await.expect("a page") else {
+        panic!("not verified");
+    };
+    assert_eq!((found.records, found.next), (9, None));
+    assert_eq!(found.damaged, ["lane 0 ordinals 3 to 4: missing", "lane 0 ordinals 11 to 11: missing"]);
+    world.until("it is counted", || world.handle.ledger_of(AGGREGATE).dropped.get("corrupt") == Some(&30)).await;
+    let status = world.status().await;
+    let lane = &status.lanes[0];
+    let gaps: Vec<(u64, u64, u64)> = lane.gaps.iter().map(|gap| (gap.from, gap.to, gap.points)).collect();
+    assert_eq!((lane.pending_points, lane.checking, gaps), (90, false, vec![(3, 4, 20), (11, 11, 10)]));
+    world.balance(AGGREGATE, AGGREGATE);
+    world.stop().await;
+}

@@ -62,6 +62,9 @@ impl Store for Boxed {
     fn forget(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
         self.0.forget(from, to)
     }
+    fn give_back(&mut self) -> Result<(), StoreError> {
+        self.0.give_back()
+    }
     fn bytes(&self) -> u64 {
         self.0.bytes()
     }
@@ -150,4 +153,35 @@ async fn a_directory_removed_under_a_running_node_is_noticed_and_its_loss_is_exa
     world.balance(AGGREGATE, AGGREGATE);
     world.stop().await;
     assert!(path.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_missing_at_the_start_is_a_gap_as_soon_as_the_lane_is_checked() {
+    let folder = Folder::new();
+    let live = Arc::new(Fake::default());
+    let world = World::start(Arc::clone(&live), stepping(&folder, &Steps::default()), 1 << 30);
+    live.give((0..30).map(|n| due(n, 100, Why::Timeout)));
+    world.handle.wake();
+    world.until_told().await;
+    world.stop().await;
+    let Opened { mut store, .. } = (rocksdb(1 << 30).open)(&folder.0.join("spill"), UnixSeconds(1)).expect("opens");
+    let mut harm = WriteBatch::new();
+    for ordinal in [7, 8, 29] {
+        harm.delete(&engine::spill::key(0, ordinal));
+    }
+    store.write(&harm).and_then(|()| store.sync()).expect("deletes");
+    drop(store);
+    let world = World::start(Arc::new(Fake::default()), stepping(&folder, &Steps::default()), 1 << 30);
+    // The status says so itself while it does not know yet.
+    let status = loop {
+        let status = world.status().await;
+        if status.mode == "ok" && !status.lanes[0].checking {
+            break status;
+        }
+        assert_eq!(status.lanes[0].gaps, []);
+    };
+    let lane = &status.lanes[0];
+    let gaps: Vec<(u64, u64, u64)> = lane.gaps.iter().map(|gap| (gap.from, gap.to, gap.points)).collect();
+    assert_eq!((lane.pending_points, gaps), (2_700, vec![(7, 8, 200), (29, 29, 100)]));
+    world.stop().await;
 }
