@@ -11,7 +11,7 @@ use std::process::Command;
 
 use testkit::{Feed, Fleet, Sent, eventually, one_at_a_time};
 
-use crate::{CATCH_UP, Dice, Keys, cluster, counted, dropped, form, pending, say, spilled, up, when};
+use crate::{CATCH_UP, Dice, Keys, cluster, counted, dropped, form, say, spilled, up, when};
 
 /// Something done to a file.
 #[derive(Debug)]
@@ -194,9 +194,6 @@ fn touch(to: SocketAddr, windows: &[(String, u64)]) {
 
 #[test]
 fn drill_damage_of_a_final_node_is_counted_exactly() {
-    if pending("damage_of_a_final_node") {
-        return;
-    }
     let _turn = one_at_a_time();
     let mut dice = Dice::new("damage_of_a_final_node");
     let points = form(100_000, 1_000_000);

@@ -50,16 +50,6 @@ fn say(what: &str) {
     println!("{what}");
 }
 
-/// Whether a drill waits for a part of the product that is not there yet: then it says so and passes.
-/// `SPILLWAY_PENDING=1` runs it all the same.
-fn pending(drill: &str) -> bool {
-    let waits = std::env::var_os("SPILLWAY_PENDING").is_none();
-    if waits {
-        say(&format!("SKIPPED {drill}: waits for the parts it is about"));
-    }
-    waits
-}
-
 /// Numbers of a drill's random schedule, the same for the same seed.
 #[derive(Debug)]
 struct Dice {

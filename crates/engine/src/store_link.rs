@@ -19,7 +19,8 @@
 //! 1. *Two connections at once*: the store may read the newer one first. Only one is open, see above.
 //! 2. *Bytes of a lost connection that the store reads later than their re-sent copies* would put an old value back. They
 //!    have gone by `linger` after the loss; the re-assert then writes all newer values again. Therefore receipted blocks
-//!    are also kept while a re-assert is due. Not covered: a store that sits on such bytes for longer than `linger`.
+//!    are also kept while a re-assert is due. The shell aborts a lost connection, so that our own kernel, which repeats
+//!    for minutes, holds none. Not covered: a store that sits on such bytes for longer than `linger`.
 //! 3. *A re-assert or a re-send cut short* leaves an old value where a newer one was. It goes on, from its beginning, on
 //!    the next connection; its copies cannot be given up once its first block is out.
 //! 4. *Copies given up under memory pressure*: only a prefix goes, so what is still sent again ends with the newest. The

@@ -19,7 +19,7 @@ use runtime::net::{self, SocketProfile};
 use runtime::{Worker, WorkerError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::hand::Hand;
 use crate::sender::Shared;
@@ -43,6 +43,8 @@ struct Connection {
     /// How long the handshake took: about a round trip, whatever the store's process does.
     round_trip: Duration,
     half_closed: bool,
+    /// The store has read everything.
+    receipted: bool,
     hand: Hand,
     pulled: Vec<Bytes>,
     /// One INFO for each end of a connection, not for every attempt after it.
@@ -67,6 +69,7 @@ pub(crate) async fn run(worker: Worker, shared: Arc<Shared>) -> Result<(), Worke
         stream: None,
         round_trip: Duration::ZERO,
         half_closed: false,
+        receipted: false,
         hand: Hand::default(),
         pulled: Vec::new(),
         said_down: false,
@@ -152,7 +155,13 @@ impl Connection {
     }
 
     fn close(&mut self) {
-        self.stream = None;
+        // All that was unconfirmed is sent again: what the kernel still has of it must not come after that.
+        if let Some(stream) = self.stream.take()
+            && !std::mem::take(&mut self.receipted)
+            && let Err(error) = net::abort_on_close(&stream)
+        {
+            debug!(addr = %self.shared.addr, %error, "connection to store was gone before it was given up");
+        }
         self.half_closed = false;
         self.hand.clear();
     }
@@ -221,7 +230,10 @@ impl Connection {
         let wait = (self.round_trip * 2).clamp(FIN_WAIT_MIN, FIN_WAIT_MAX);
         let Some(stream) = &self.stream else { return };
         match self.worker.idle(fin_is_receipt(stream, wait)).await {
-            Ok(()) => self.shared.handle(Event::Fin),
+            Ok(()) => {
+                self.receipted = true;
+                self.shared.handle(Event::Fin);
+            }
             Err(error) => self.lost(Event::Reset, &error.to_string()),
         }
     }
