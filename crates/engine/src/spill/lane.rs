@@ -150,7 +150,7 @@ impl Lane {
     /// Whether a full disk gets enough from what was settled since the last time.
     pub(super) fn gives_back(&self) -> bool {
         let freed = self.given_back.until(self.synced_head);
-        freed.bytes >= super::FORGET_EMPTY_BYTES || freed.batches > 0 && self.synced_head == self.written.next
+        freed.bytes >= super::GIVE_BACK_BYTES || freed.batches > 0 && self.synced_head == self.written.next
     }
 
     /// The books differ from what the store has.

@@ -20,7 +20,6 @@ use store::{Fault, FaultPlan, Hole, MemDisk, Store, StoreError, Visit, WriteBatc
 
 use super::handle::FromLink;
 use super::live::{Content, Due, Told};
-use super::mode::Mode;
 use super::thread::{Opened, Witness};
 use super::*;
 use crate::shared::locked;
