@@ -11,6 +11,10 @@ use super::record::{Content, Record};
 use super::spans::Spans;
 use crate::time::UnixSeconds;
 
+/// A full spill gives back what was settled when it is so much: a few writes' worth, so that a small quota is not kept full
+/// by what nobody needs. It is asked once a second.
+const GIVE_BACK_BYTES: u64 = 64 << 10;
+
 /// Gaps remembered for a lane; the books count what older ones lost.
 pub const GAPS_MAX: usize = 1024;
 
@@ -150,7 +154,7 @@ impl Lane {
     /// Whether a full disk gets enough from what was settled since the last time.
     pub(super) fn gives_back(&self) -> bool {
         let freed = self.given_back.until(self.synced_head);
-        freed.bytes >= super::GIVE_BACK_BYTES || freed.batches > 0 && self.synced_head == self.written.next
+        freed.bytes >= GIVE_BACK_BYTES || freed.batches > 0 && self.synced_head == self.written.next
     }
 
     /// The books differ from what the store has.

@@ -459,10 +459,6 @@ impl Spill {
     }
 }
 
-/// A full spill gives back what was settled when it is so much: a few writes' worth, so that a small quota is not kept full
-/// by what nobody needs. It is asked once a second.
-const GIVE_BACK_BYTES: u64 = 64 << 10;
-
 const DEAD_BYTES_MAX: u64 = 256 << 20;
 /// Space is given back in pieces of this size: files of a lane hold some 16 MiB.
 const FORGET_BYTES: u64 = 32 << 20;
