@@ -89,7 +89,7 @@ fn drill_replay_beside_live_does_not_delay_live_points() {
 
     // Live, alone.
     let live = Feed { prefix: "load".to_owned(), ..Feed::new(to, form(10_000, 50_000)) }.start();
-    let mut probe = Probe::start(probes, to, Duration::from_millis(40));
+    let mut probe = Probe::start(probes, to, Duration::from_millis(20));
     eventually(SOON, "live markers", || {
         let seen = probe.between(0, probe.mark());
         when(seen.count - seen.missing > 20, seen)
@@ -102,12 +102,12 @@ fn drill_replay_beside_live_does_not_delay_live_points() {
 
     // A step ends early when it has had its share of the backlog, so that every one has points to replay.
     let small = form(10_000, 20_000);
-    let hold = Duration::from_secs(form(5, 45));
+    let hold = Duration::from_secs(form(5, 30));
     let steps = [
         (small, true, 0),
         (4 * small, true, 0),
-        (UNLIMITED, true, points * 2 / 5),
-        (UNLIMITED, false, points / 20),
+        (UNLIMITED, true, points / 2),
+        (UNLIMITED, false, points / 10),
         (small, false, 0),
     ];
     for (ceiling, adaptive, leave) in steps {
@@ -117,6 +117,8 @@ fn drill_replay_beside_live_does_not_delay_live_points() {
         std::thread::sleep(EFFECTIVE_WITHIN);
         let rate = replayed(&fleet, &replayer, hold, leave);
         let until = probe.mark();
+        let pause = ReplayChange { paused: Some(true), by: "drill".to_owned(), ..ReplayChange::default() };
+        replayer.change_replay(&pause).expect("the replayer takes the change");
         std::thread::sleep(LIVE_P99);
         let seen = probe.between(mark, until);
         let left = spilled(&fleet, "relay-1").expect("books");
