@@ -109,7 +109,7 @@ const POINTS: u64 = 100_000;
 fn side_by_side(drill: &str, damage: fn(&mut Dice, usize)) {
     let _turn = one_at_a_time();
     let mut dice = Dice::new(drill);
-    let (clusters, places) = form((1, 8), (8, 125));
+    let (clusters, places) = form((1, 8), (16, 63));
     std::thread::scope(|scope| {
         for _ in 0..clusters {
             let mut dice = dice.more();

@@ -10,6 +10,8 @@ use crate::{Keys, SOON, form, no_worker_failed, nothing_is_lost, rate_of, say, s
 /// `send.retain`, `receive.buffer`, and what a spill may use for itself.
 const RETAIN_MIB: u64 = 32;
 const BUFFER_MIB: u64 = 16;
+/// What a replayer may have in memory, and so on its way (`engine::replay`).
+const REPLAY_MIB: u64 = 64;
 /// `final.memory`.
 const FINAL_MIB: u64 = 64;
 /// One piece of at most 64 KiB (some 1,900 points) every 300 ms: 6,000 points/s.
@@ -59,18 +61,22 @@ fn drill_memory_is_bounded_at_ten_times_the_load_and_with_downstream_away() {
         when(pending == 0, pending)
     });
     nothing_is_lost(&mut fleet, &sink, &sent);
+    let mut over = Vec::new();
     for (name, idle) in idle {
         let budget = match fleet.cluster.named(&name).layer {
             Layer::Relay => RETAIN_MIB + BUFFER_MIB,
-            // What it holds for others is bounded by the relays' windows.
-            Layer::Partial => RETAIN_MIB,
+            // It holds what relays and replayers have on their way.
+            Layer::Partial => RETAIN_MIB + REPLAY_MIB,
             Layer::Final => FINAL_MIB,
-            Layer::Replayer => RETAIN_MIB,
+            Layer::Replayer => REPLAY_MIB,
         };
         let (peak, allowed) = (peak(&fleet, &name), idle + budget * 13 / 10);
         say(&format!("{name}: {idle} MiB idle, {peak} MiB at its highest, {allowed} allowed"));
-        assert!(peak <= allowed, "{name}: {peak} MiB, {allowed} allowed");
+        if peak > allowed {
+            over.push(name);
+        }
     }
+    assert_eq!(over, Vec::<String>::new(), "nodes that use more than they may");
     no_worker_failed(&fleet);
     fleet.end();
 }
