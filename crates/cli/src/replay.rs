@@ -2,6 +2,7 @@
 //! hand on it. The nodes hold all state; here it is asked for, put together, and changed.
 
 mod arguments;
+mod audit;
 mod change;
 mod cursor;
 mod discard;
@@ -50,5 +51,6 @@ pub(crate) fn run(
         ReplayCommand::Cursor { command } => cursor::run(&context, command, screen),
         ReplayCommand::Gaps => cursor::gaps(&context, screen),
         ReplayCommand::Discard(discard) => discard::run(&context, &discard, screen),
+        ReplayCommand::Audit { node, limit } => audit::run(&context, node.as_deref(), limit, screen),
     }
 }

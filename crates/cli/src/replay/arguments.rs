@@ -64,6 +64,19 @@ pub(crate) enum ReplayCommand {
     Gaps,
     /// Give up what waits. Without --force: says exactly what would be lost, and does nothing
     Discard(Discard),
+    /// Who changed what, when, from where: old and new value, the latest first
+    Audit {
+        /// This replayer, final node or relay only
+        node: Option<String>,
+        /// At most so many changes
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = positive)]
+        limit: usize,
+    },
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a whole number from 1 on".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, Args)]
