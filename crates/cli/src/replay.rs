@@ -7,6 +7,7 @@ mod change;
 mod cursor;
 mod discard;
 mod picture;
+mod source;
 mod status;
 
 use anyhow::anyhow;
@@ -44,10 +45,12 @@ pub(crate) fn run(
         ReplayCommand::Rate { rate, source } => change::rate(&context, rate, source, screen),
         ReplayCommand::Pause { source } => change::paused(&context, true, source, screen),
         ReplayCommand::Resume { source } => change::paused(&context, false, source, screen),
-        ReplayCommand::Canary { percent } => change::canary(&context, &percent, screen),
-        ReplayCommand::Adaptive { state } => change::adaptive(&context, state, screen),
+        ReplayCommand::Canary { percent, not_alone } => change::canary(&context, &percent, &not_alone, screen),
+        ReplayCommand::Adaptive { state, not_alone } => change::adaptive(&context, state, &not_alone, screen),
         ReplayCommand::Range(range) => change::range(&context, &range, screen),
-        ReplayCommand::Match { glob, all } => change::matching(&context, glob.filter(|_| !all), screen),
+        ReplayCommand::Match { glob, all, not_alone } => {
+            change::matching(&context, glob.filter(|_| !all), &not_alone, screen)
+        }
         ReplayCommand::Cursor { command } => cursor::run(&context, command, screen),
         ReplayCommand::Gaps => cursor::gaps(&context, screen),
         ReplayCommand::Discard(discard) => discard::run(&context, &discard, screen),

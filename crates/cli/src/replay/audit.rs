@@ -2,9 +2,9 @@
 
 use admin_api::{AuditEntry, paths};
 use config::Layer;
+use engine::rate;
 use serde::Serialize;
 
-use crate::amount::rate;
 use crate::client::{Answer, Request, exit_of, silent};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -94,7 +94,7 @@ fn asked<'a>(answer: &'a Answer<'_, Vec<AuditEntry>>) -> Asked<'a> {
 fn shown(what: &str, value: &str) -> String {
     let last = what.rsplit('.').next().unwrap_or(what);
     match (last, value.parse::<u64>()) {
-        ("rate", Ok(points)) => rate(points),
+        ("rate", Ok(points)) => rate::show(points),
         ("from" | "to", Ok(at)) => moment::show(at),
         _ => value.to_owned(),
     }

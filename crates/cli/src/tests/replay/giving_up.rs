@@ -112,7 +112,7 @@ fn a_discard_says_what_it_would_lose_and_needs_force() {
     for (command, reason) in [
         (&["discard", "--force"][..], "say what to give up: --source, --from, --to, --match, or --all"),
         (&["discard", "--source", "relay-8", "--force"], "no source \"relay-8\""),
-        (&["discard", "--source", "final-1", "--force"], "final-1 is a final node: the windows"),
+        (&["discard", "--source", "final-1", "--force"], "final-1: the windows that a final node catches up with"),
         (&["discard", "--match", "[", "--force"], "is no glob"),
         (&["discard", "--from", "x", "--force"], "is no time"),
         (&["discard", "--all", "--source", "relay-1"], "cannot be used with"),

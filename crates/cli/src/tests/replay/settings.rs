@@ -58,23 +58,23 @@ final-1     rate     20000/s  20000/s  as it was
 fn a_rate_that_is_none_is_refused_with_the_reason_and_what_is_in_force() {
     let (file, nodes) = a_cluster("no-rate");
     for (rate, reason) in [
-        ("0", "\"0\" is a standstill, not a rate: pausing is `spillway replay pause`"),
-        ("0/s", "pausing is `spillway replay pause`"),
+        ("0", "\"0\" is a standstill, not a rate: a rate is 1/s to 100M/s, such as"),
+        ("0/s", "pausing is `spillway replay pause`; in force"),
         ("-5", "\"-5\" is negative"),
-        ("NaN", "\"NaN\" is no rate: it is points per second, such as 50000/s"),
+        ("NaN", "\"NaN\" is no rate: a rate is 1/s to 100M/s, such as 50000/s"),
         ("fast", "is no rate"),
-        ("99999999999", "is absurd: a rate is at most 100M/s; say max for no ceiling"),
+        ("99999999999", "is absurd: a rate is 1/s to 100M/s"),
     ] {
         let said = replay(&file, &["rate", rate]);
         assert_eq!((said.exit, said.out.as_str()), (Exit::Usage, ""), "{rate}");
         assert!(said.err.starts_with("spillway: ") && said.err.contains(reason), "{rate}: {}", said.err);
-        let stays = "\n  rate: it stays replayer-1 50000/s, replayer-2 50000/s, final-1 9000/s\n";
+        let stays = "; in force: replayer-1 50000/s, replayer-2 50000/s, final-1 9000/s\n";
         assert!(said.err.ends_with(stays), "{rate}: {}", said.err);
     }
     assert!(nodes.iter().all(|node| node.asked("PUT").is_empty()));
     let (idle, gone) = (idle_relay(), FakeNode::closed());
     let file = cluster_of("no-rate-gone", &[("relay-1", "relay", &idle), ("replayer-1", "replayer", &gone)]);
-    assert!(replay(&file, &["rate", "0"]).err.ends_with("rate: no node says what it is\n"));
+    assert!(replay(&file, &["rate", "0"]).err.ends_with("; in force: no node says\n"));
 }
 
 #[test]
@@ -98,15 +98,24 @@ final-1  state    running  paused  -
     assert_eq!(nodes[2].asked("PUT")[0].json(), expected);
     assert_eq!(replay(&file, &["rate", "70", "--source", "final-1"]).out.lines().count(), 2);
     assert_eq!(nodes[2].asked("PUT")[1].json(), serde_json::json!({ "rate": 70, "by": "alice@ops" }));
+    // As the nodes themselves say it, it is that store's windows at every final node.
+    assert_eq!(replay(&file, &["resume", "--source", own]).out.lines().count(), 2);
+    assert_eq!(nodes[2].asked("PUT")[2].json()["source"], own);
+    let said = replay(&file, &["rate", "9", "--source", own]).out;
+    assert!(said.ends_with("final-1  rate     70/s (as all)  9/s  -\n"), "{said}");
+    assert!(replay(&file, &["rate"]).out.contains("final-1     final-1/windows:carbon/127.0.0.1:2103      9/s"));
+    let said = replay(&file, &["rate", "0", "--source", windows]);
+    assert!(said.err.ends_with("final-1 9/s\n"), "{}", said.err);
     for command in [
         &["rate", "100", "--source", "relay-7"][..],
         &["rate", "--source", "relay-7"],
+        &["status", "--source", "relay-7"],
         &["resume", "--source", "relay-7"],
     ] {
         let said = replay(&file, command);
         assert_eq!((said.exit, said.out.as_str()), (Exit::Usage, ""));
         for known in
-            ["no source \"relay-7\": did you mean \"relay-1\"?", "final-1, final-1/windows:", "relay-1/aggregate"]
+            ["no source \"relay-7\": did you mean \"relay-1\"?", "final-1/windows:", "relay-1, relay-1/aggregate"]
         {
             assert!(said.err.contains(known), "{known} in {}", said.err);
         }
@@ -145,7 +154,7 @@ fn settings_that_are_none_are_refused() {
     let (file, nodes) = a_cluster("no-settings");
     for (command, reason) in [
         (&["canary", "0"][..], "\"0\" is no share of the receiving nodes: it is 1 to 100 percent; pausing is"),
-        (&["canary", "101"], "it is 1 to 100 percent\n  canary: it stays replayer-1 100%, replayer-2 100%\n"),
+        (&["canary", "101"], "it is 1 to 100 percent; in force: replayer-1 100%, replayer-2 100%\n"),
         (&["canary", "-1"], "it is 1 to 100 percent"),
         (&["canary", "+5"], "it is 1 to 100 percent"),
         (&["range", "--from", "yesterday"], "\"yesterday\" is no time"),
@@ -188,4 +197,26 @@ fn a_node_that_does_not_take_a_change_is_named() {
     assert!(said.err.starts_with("spillway: c refuses: not today\n"), "{}", said.err);
     let json = replay(&file, &["pause", "--json"]).json();
     assert_eq!((&json["nodes"][1]["answers"], &json["nodes"][1]["error"]), (&false.into(), &"not today".into()));
+}
+
+#[test]
+fn what_is_set_for_all_is_refused_for_one_source_with_the_known_ones() {
+    let (file, nodes) = a_cluster("not-alone");
+    let windows = "final-1/windows:carbon/127.0.0.1:2103";
+    for command in [
+        &["canary", "10", "--source", windows][..],
+        &["adaptive", "off", "--source", windows],
+        &["range", "--from", "-2h", "--source", "relay-1"],
+        &["match", "a.**", "--source", "relay-1/aggregate"],
+    ] {
+        let said = replay(&file, command);
+        assert_eq!((said.exit, said.out.as_str()), (Exit::Usage, ""), "{command:?}");
+        let expected = format!(
+            "spillway: {}: a single source has a rate and a pause of its own; all else is set for all sources; \
+             known sources: final-1, {windows}, relay-1, relay-1/aggregate\n",
+            command[0]
+        );
+        assert_eq!(said.err, expected);
+    }
+    assert!(nodes.iter().all(|node| node.asked("PUT").is_empty()));
 }

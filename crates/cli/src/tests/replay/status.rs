@@ -105,3 +105,29 @@ fn watching_looks_again() {
     assert_eq!(replay(&file, &["status", "--looks", "2"]).exit, Exit::Usage);
     assert_eq!(replay(&file, &["status", "--watch", "0"]).exit, Exit::Usage);
 }
+
+#[test]
+fn one_source_is_looked_at_alone() {
+    let lanes = vec![lane(0, "aggregate", 1_000, ago(60)), lane(1, "carbon/127.0.0.1:2103", 500, ago(60))];
+    let relay_1 = relay(spill("relay-1", lanes), SpillLoss::default());
+    let node = replaying(running("replayer-1", vec![source("relay-1", "aggregate", 10)]));
+    let windows = "windows:carbon/127.0.0.1:2103";
+    let mut catching = running("final-1", vec![source("final-1", windows, 5)]);
+    (catching.layer, catching.sources[0].pending_points) = ("final".into(), 70);
+    let final_1 = replaying(catching);
+    let nodes = [("relay-1", "relay", &relay_1), ("replayer-1", "replayer", &node), ("final-1", "final", &final_1)];
+    let file = cluster_of("status-source", &nodes);
+    for (wanted, points) in [
+        ("relay-1", 1_500),
+        ("relay-1/aggregate", 1_000),
+        ("relay-1/carbon/127.0.0.1:2103", 500),
+        ("final-1", 70),
+        ("final-1/windows:carbon/127.0.0.1:2103", 70),
+        (windows, 70),
+    ] {
+        let said = replay(&file, &["status", "--source", wanted, "--json"]);
+        assert_eq!((said.exit, &said.json()["backlog_points"]), (Exit::Ok, &points.into()), "{wanted}");
+    }
+    let said = replay(&file, &["status", "--source", "final-1"]).out;
+    assert!(said.contains("rate now   5/s, of final-1 alone\nbacklog    70 points, 0 B, in 1 of 1 sources"), "{said}");
+}
