@@ -32,6 +32,8 @@ pub(crate) enum Command {
     },
     /// What every node says of itself, the abnormal ones first
     Status,
+    /// The cluster on one screen, drawn anew every second, with the hand on replay
+    Top,
     /// The books of every node, and whether they balance
     Ledger,
     /// See and steer the replay of what could not be delivered
