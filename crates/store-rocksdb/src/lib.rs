@@ -23,6 +23,7 @@ mod failure;
 mod families;
 mod mend;
 mod open;
+mod replay;
 mod salvage;
 mod space;
 mod survey;

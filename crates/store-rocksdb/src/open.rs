@@ -9,20 +9,21 @@
 //! 4. Work in the background met damage in a table when the store was open before, and would meet it again: every entry
 //!    that can be read is copied into a new store. This takes its time and, until the old one is removed, its space;
 //!    when it does not succeed, step 5 follows.
-//! 5. Damaged list, or missing or unreadable tables: a new list is made from all tables and logs that can be read, in a
-//!    copy (links, so that it takes no space). A table with a damaged block in it is left out as a whole here. RocksDB
-//!    learns here from tables which families there are: of a batch in the log, what follows the first key of a family
-//!    without any table is lost. The directory as it was is kept aside.
+//! 5. Damaged list, or missing or unreadable tables: a new list is made from all tables that can be read, in a copy
+//!    (links, so that it takes no space), and every whole batch of the logs is written to it. A table with a damaged
+//!    block in it is left out as a whole here. The directory as it was is kept aside.
 //! 6. The directory is kept aside and the store starts empty.
 //!
 //! Kept aside means: as `corrupt-<unix time>` in the directory that the store is in. Nobody but a person removes it; it
 //! shares the space of tables with the store, so it takes more and more as the store forgets them. What is lost is
 //! known to owners who number their records. A damaged block in a table is no matter of opening otherwise: see
-//! [`store::Store::salvage`]. Only these refuse: the store is in use, cannot be written to, has no space even without
-//! its ballast, or the machine failed otherwise (`Io`), when opening again may help.
+//! [`store::Store::salvage`]. Only these refuse, at any step: the store is in use, cannot be written to, has no space
+//! even without its ballast, or the machine failed otherwise (`Io`), when opening again may help. What was found is
+//! then still where it was.
 
 use crate::directory::{create_directory, lock, sync_directory, sync_parent};
 use crate::mend::mend_logs;
+use crate::replay;
 use crate::survey::{self, Survey};
 use crate::tuning::{self, Care};
 use crate::{Options, RocksStore, failure};
@@ -135,8 +136,16 @@ fn climb(path: &Path, options: Options, findings: &mut Vec<Finding>) -> Result<R
             Err(damage) => damage,
         },
     };
-    let copied = if met.is_some() && survey.list_damage.is_none() { copy_readable(path, options).ok() } else { None };
-    if let Some(kept) = copied.or_else(|| rebuild(path).ok()) {
+    let copied = if met.is_some() && survey.list_damage.is_none() {
+        unless_of_machine(copy_readable(path, options))?
+    } else {
+        None
+    };
+    let kept = match copied {
+        Some(kept) => Some(kept),
+        None => unless_of_machine(rebuild(path, options))?,
+    };
+    if let Some(kept) = kept {
         let put_aside = put_aside(path).map_err(system)?;
         fs::rename(rebuilding(path), path).and_then(|()| sync_parent(path)).map_err(system)?;
         findings.push(found(What::Rebuilt, format!("{damage}; {kept}"), Some(put_aside)));
@@ -216,6 +225,32 @@ fn is_damage(error: &StoreError) -> bool {
     }
 }
 
+/// A step that did not succeed is passed over, except when the machine lacks something: space, a permission, memory,
+/// descriptors. Another step would then only throw away what could be had later.
+fn unless_of_machine(step: Result<String, StoreError>) -> Result<Option<String>, StoreError> {
+    match step {
+        Ok(kept) => Ok(Some(kept)),
+        Err(error) if is_of_machine(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn is_of_machine(error: &StoreError) -> bool {
+    match error {
+        StoreError::Full { .. } | StoreError::Unwritable { .. } | StoreError::InUse { .. } | StoreError::Busy => true,
+        // A store in which a step of its own failed: see the kind of the failure.
+        StoreError::Io { source, .. } => {
+            let of_rocksdb = source.get_ref().and_then(|inner| inner.downcast_ref::<rocksdb::Error>());
+            let is_of_system = of_rocksdb.is_none_or(|error| error.kind() == rocksdb::ErrorKind::IOError);
+            is_of_system && !is_damage(error)
+        }
+        StoreError::Corrupt { .. }
+        | StoreError::ReadOnly { .. }
+        | StoreError::Superseded
+        | StoreError::Vanished { .. } => false,
+    }
+}
+
 fn detail_of(error: &StoreError) -> String {
     if let StoreError::Corrupt { detail, .. } = error { detail.clone() } else { error.to_string() }
 }
@@ -283,34 +318,36 @@ fn copy_entries(path: &Path, rebuilt: &Path, options: Options) -> Result<String,
 }
 
 /// Makes a store beside `path` from all its tables and logs that can be read; what was kept, for people.
-fn rebuild(path: &Path) -> Result<String, StoreError> {
+fn rebuild(path: &Path, options: Options) -> Result<String, StoreError> {
     let rebuilt = rebuilding(path);
+    let kept = rebuild_in(path, &rebuilt, options);
+    if kept.is_err() && rebuilt.exists() {
+        fs::remove_dir_all(&rebuilt).map_err(|error| failure::of_system("rebuild", error, path))?;
+    }
+    kept
+}
+
+fn rebuild_in(path: &Path, rebuilt: &Path, options: Options) -> Result<String, StoreError> {
     let system = |error| failure::of_system("rebuild", error, path);
-    let is_data = |name: &str| name.ends_with(".sst") || name.ends_with(".log");
-    let copied = fs::create_dir(&rebuilt).and_then(|()| {
-        copy_files(path, &rebuilt, &|name| is_data(name) || name.starts_with("MANIFEST-") || name == "CURRENT", true)
-    });
-    let repaired = copied.map_err(system).and_then(|_| {
-        // Repairing would drop more of a damaged log than has to be. One that cannot be mended is taken as it is.
-        mend_logs(&rebuilt).ok();
-        DB::repair(&tuning::options(Care::LogMayBeDamaged), &rebuilt)
-            .map_err(|error| failure::when_opening(&error, &rebuilt))
-    });
-    let counted = repaired.and_then(|()| {
+    let options = Options { quota_bytes: u64::MAX, reserve_bytes: 0, ..options };
+    fs::create_dir(rebuilt).map_err(system)?;
+    let is_table = |name: &str| name.ends_with(".sst");
+    if copy_files(path, rebuilt, &is_table, true).map_err(system)? > 0 {
+        // Without the logs: see `replay`.
+        DB::repair(&tuning::options(Care::Strict), rebuilt).map_err(|error| failure::when_opening(&error, rebuilt))?;
         // What repair could not use: it is kept aside under its first name.
         let lost = rebuilt.join("lost");
         if lost.exists() {
             fs::remove_dir_all(&lost).map_err(system)?;
         }
-        sync_directory(&rebuilt).map_err(system)?;
-        let entries = fs::read_dir(&rebuilt).map_err(system)?;
-        let tables = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(".sst")).count();
-        Ok(format!("{tables} tables were kept"))
-    });
-    if counted.is_err() && rebuilt.exists() {
-        fs::remove_dir_all(&rebuilt).map_err(system)?;
     }
-    counted
+    let mut store = RocksStore::open_tuned(rebuilt, options, Care::Strict)?;
+    let tables = store.live_files()?.len();
+    let batches = replay::replay(path, &mut |batch| store.write_patiently(batch))?;
+    store.sync()?;
+    drop(store);
+    sync_directory(rebuilt).map_err(system)?;
+    Ok(format!("{tables} tables and {batches} batches of the log were kept"))
 }
 
 /// Copies the files whose names `wanted` takes; by links where they are asked for and possible.
