@@ -207,13 +207,18 @@ fn open_listed(
     }
 }
 
+/// RocksDB's words about what it was reading. A place that cannot be read is damage; a disk that takes no writes is not,
+/// and what is on it may be there again when it does.
+const READING: [&str; 5] = ["While reading", "While pread", "for sequentially reading", "for random read", "While prefetch"];
+
 /// What another step of the ladder may overcome. Running out of memory or of descriptors is none of that.
-fn is_damage(error: &StoreError) -> bool {
+pub(crate) fn is_damage(error: &StoreError) -> bool {
     match error {
         StoreError::Corrupt { .. } => true,
         StoreError::Io { source, .. } => {
             let text = source.to_string();
-            text.contains("No such file or directory") || text.contains("Input/output error")
+            let is_unreadable = READING.iter().any(|reading| text.contains(reading));
+            text.contains("No such file or directory") || text.contains("Input/output error") && is_unreadable
         }
         StoreError::Full { .. }
         | StoreError::Busy
