@@ -24,6 +24,7 @@ mod failure;
 mod families;
 mod mend;
 mod open;
+mod remains;
 mod replay;
 mod salvage;
 mod space;

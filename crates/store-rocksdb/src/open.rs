@@ -10,8 +10,8 @@
 //!    that can be read is copied into a new store. This takes its time and, until the old one is removed, its space;
 //!    when it does not succeed, step 5 follows.
 //! 5. Damaged list, or missing or unreadable tables: a new list is made from all tables that can be read, in a copy
-//!    (links, so that it takes no space), and every whole batch of the logs is written to it. A table with a damaged
-//!    block in it is left out as a whole here. The directory as it was is kept aside.
+//!    (links, so that it takes no space), what stands before the damage in other tables is added, as far as it is of a
+//!    family of its own, and every whole batch of the logs is written to it. The directory as it was is kept aside.
 //! 6. The directory is kept aside and the store starts empty.
 //!
 //! Kept aside means: as `corrupt-<unix time>` in the directory that the store is in. Nobody but a person removes it; it
@@ -23,11 +23,13 @@
 
 use crate::directory::{create_directory, lock, sync_directory, sync_parent};
 use crate::mend::mend_logs;
+use crate::remains;
 use crate::replay;
 use crate::survey::{self, Survey};
 use crate::tuning::{self, Care};
 use crate::{Options, RocksStore, failure};
 use rocksdb::DB;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -346,13 +348,53 @@ fn rebuild_in(path: &Path, rebuilt: &Path, options: Options) -> Result<String, S
             fs::remove_dir_all(&lost).map_err(system)?;
         }
     }
+    let sound = names(rebuilt, &is_table).map_err(system)?;
     let mut store = RocksStore::open_tuned(rebuilt, options, Care::Strict)?;
-    let tables = store.live_files()?.len();
+    // The newest first, as only what is not there yet is written.
+    let mut damaged = names(path, &is_table).map_err(system)?;
+    damaged.retain(|name| !sound.contains(name));
+    let mut entries = 0;
+    for name in damaged.iter().rev() {
+        entries += take_remains(&path.join(name), &mut store)?;
+    }
     let batches = replay::replay(path, &mut |batch| store.write_patiently(batch))?;
     store.sync()?;
     drop(store);
     sync_directory(rebuilt).map_err(system)?;
-    Ok(format!("{tables} tables and {batches} batches of the log were kept"))
+    let tables = sound.len();
+    Ok(format!("{tables} tables, {entries} entries of damaged ones and {batches} batches of the log were kept"))
+}
+
+/// Writes what can be read of a damaged table, as far as it was in a family of its own: its owner never deletes single
+/// keys there and never reads again what it has forgotten, so that nothing comes back that should be gone.
+fn take_remains(table: &Path, store: &mut RocksStore) -> Result<u64, StoreError> {
+    let Ok(bytes) = fs::read(table) else { return Ok(0) };
+    let (mut batch, mut entries) = (WriteBatch::new(), 0);
+    for (key, value) in remains::puts(&bytes) {
+        if !store.families.is_listed(&key) || store.get(&key)?.is_some() {
+            continue;
+        }
+        batch.put(&key, &value);
+        entries += 1;
+        if batch.bytes() >= COPY_BYTES {
+            store.write_patiently(&batch)?;
+            batch.clear();
+        }
+    }
+    store.write_patiently(&batch)?;
+    Ok(entries)
+}
+
+/// Names of the files in `path` that `wanted` takes, in their order.
+fn names(path: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if wanted(&name) {
+            names.insert(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Copies the files whose names `wanted` takes; by links where they are asked for and possible.

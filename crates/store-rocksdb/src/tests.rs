@@ -2,6 +2,7 @@ mod crash;
 mod damage;
 mod full;
 mod logged;
+mod remains;
 mod witness;
 
 use super::*;
