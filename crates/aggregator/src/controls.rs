@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use admin::{Controls, Refusal};
 use admin_api::{
-    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, ReplayChange,
+    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, NodeKnown, PeerStatus, ReplayChange,
     ReplayStatus, Status, Verdict, WorkerStatus,
 };
 use engine::time::Mono;
@@ -190,6 +190,17 @@ impl Controls for AggregatorControls {
             (None, None) => Ledger::default(),
         };
         node::close_books(Ledger { node: self.service.node.clone(), layer: self.layer.into(), ..ledger })
+    }
+
+    fn known(&self, name: &str) -> NodeKnown {
+        let sender = self.service.forgotten.sender_of(name);
+        let dialled = self.downlinks.iter().any(|link| link.peer() == name && link.standing().is_up());
+        NodeKnown {
+            node: self.service.node.clone(),
+            about: name.to_owned(),
+            linked: dialled || sender.is_some_and(|sender| self.service.senders.is_present(sender)),
+            sender: sender.map(|sender| format!("{sender:016x}")),
+        }
     }
 
     fn workers(&self) -> Vec<WorkerStatus> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::exit;
+use crate::node::NodeArguments;
 use crate::replay::Replay;
 use crate::spill::SpillCommand;
 
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     /// Look into the spills of the relays, and carry them
     #[command(subcommand)]
     Spill(SpillCommand),
+    /// What is ordered for one node
+    Node(NodeArguments),
     /// Look into a cluster file
     #[command(subcommand)]
     Config(ConfigCommand),

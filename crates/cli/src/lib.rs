@@ -14,6 +14,7 @@ mod explain;
 mod ledger;
 mod manual;
 mod moment;
+mod node;
 mod progress;
 mod replay;
 mod screen;
@@ -122,6 +123,7 @@ fn dispatch(
         | Command::Ledger
         | Command::Replay(_)
         | Command::Spill(_)
+        | Command::Node(_)
         | Command::Config(_)
         | Command::Explain { .. } => {}
     }
@@ -143,6 +145,9 @@ fn dispatch(
         }
         Command::Spill(command) => {
             spill::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
+        }
+        Command::Node(arguments) => {
+            node::run(&loaded.cluster, arguments, environment.now, environment.by.clone(), screen)
         }
         Command::Config(ConfigCommand::Check) => check(&loaded, screen),
         Command::Config(ConfigCommand::Show) => show(&loaded, chosen, screen),

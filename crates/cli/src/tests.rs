@@ -1,6 +1,7 @@
 mod explain;
 mod fake_node;
 mod manual;
+mod node;
 mod replay;
 mod spill;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use admin::{Controls, Refusal};
 use admin_api::{
-    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, ReplayChange,
+    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, NodeKnown, PeerStatus, ReplayChange,
     ReplaySource, ReplayStatus, Status, Verdict, WorkerStatus,
 };
 use engine::pace::{Controller, Held};
@@ -279,6 +279,14 @@ impl Controls for ReplayerControls {
             destinations: by.into_iter().map(|(name, books)| destination(name, &books)).collect(),
             ..Ledger::default()
         })
+    }
+
+    fn known(&self, name: &str) -> NodeKnown {
+        let settings = self.shared.machine().settings().clone();
+        let sources = settings.sources.iter().zip(self.borrowers.iter().map(|link| link.standing().is_up()));
+        let receivers = settings.receivers.iter().zip(self.senders.iter().map(|link| link.standing().is_up()));
+        let linked = sources.chain(receivers).any(|(peer, is_up)| peer == name && is_up);
+        NodeKnown { node: self.shared.node.clone(), about: name.to_owned(), linked, sender: None }
     }
 
     fn workers(&self) -> Vec<WorkerStatus> {
