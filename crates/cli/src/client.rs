@@ -100,6 +100,14 @@ impl Request {
         Ok(Request { method: Method::POST, body: encode(body)?, ..Request::read(path) })
     }
 
+    /// Something that a node keeps on its disk, at once.
+    ///
+    /// # Errors
+    /// As [`Request::put`].
+    pub(crate) fn order(path: &str, body: &impl Serialize) -> anyhow::Result<Request> {
+        Ok(Request { method: Method::POST, body: encode(body)?, ..Request::get(path) })
+    }
+
     pub(crate) fn post_bytes(path: impl Into<String>, body: Bytes) -> Request {
         Request { method: Method::POST, body, ..Request::read(path) }
     }

@@ -10,6 +10,7 @@ use super::disk::{Disk, Opener};
 use super::journal::Append;
 use super::mode::Mode;
 use super::targets::Target;
+use crate::forgotten::Forgotten;
 use crate::partial_lock as lock;
 use crate::ping::{Bell, Token};
 use crate::watermarks::Watermarks;
@@ -49,6 +50,7 @@ const INCLUDED_LOST: &str = "damage has taken the included set of a partition: b
 /// The fixed parts of a role.
 #[derive(Debug)]
 pub(crate) struct Setup {
+    pub(crate) forgotten: Arc<Forgotten>,
     pub(crate) node: String,
     pub(crate) clock: Clock,
     /// The partitions that this node owns.
@@ -378,9 +380,11 @@ impl FinalRole {
         self.watermarks.note(self.setup.clock.now(), watermark);
     }
 
-    /// The latest word of every sender that is not silent.
+    /// The latest word of every sender that is neither silent nor forgotten.
     pub(crate) fn watermarks(&self) -> Vec<Watermark> {
-        self.watermarks.latest(self.setup.clock.now())
+        let mut latest = self.watermarks.latest(self.setup.clock.now());
+        latest.retain(|watermark| !self.setup.forgotten.has(watermark.sender));
+        latest
     }
 
     /// No sender holds anything older than this back; none when no sender is known.

@@ -27,6 +27,7 @@ impl Live {
     fn start(disk: &MemDisk, quota_bytes: u64) -> Live {
         let clock = Clock::new();
         let setup = Setup {
+            forgotten: Arc::default(),
             node: "final-1".into(),
             clock,
             mine: vec![PARTITION],
@@ -180,6 +181,7 @@ fn re_sends_stand_in_a_queue_of_their_own_behind_first_sends() {
     let open = Box::new(move || Ok((Box::new(disk.open()) as Box<dyn Store>, false, Vec::new())));
     let role = FinalRole::new(
         Setup {
+            forgotten: Arc::default(),
             node: "final-1".into(),
             clock: Clock::new(),
             mine: vec![PARTITION],
