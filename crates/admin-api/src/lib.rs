@@ -2,6 +2,7 @@
 //!
 //! Every path answers JSON, but `/metrics` (Prometheus text). Counters are totals since the node's start.
 
+mod known;
 mod replay;
 mod spill;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use known::NodeKnown;
 pub use replay::{AuditEntry, ReplayChange, ReplaySettings, ReplaySource, ReplayStatus, SourceSettings, TimeRange};
 pub use spill::{
     CursorAdvance, Gap, Quarantined, Refused, SpillDiscard, SpillImported, SpillLane, SpillLoss, SpillPage,
@@ -29,6 +31,8 @@ pub mod paths {
     pub const WORKERS: &str = "/v1/workers";
     /// `Vec<`[`super::BadLine`]`>`, latest first
     pub const BADLINES: &str = "/v1/badlines";
+    /// [`super::NodeKnown`]
+    pub const NODE: &str = "/v1/nodes/{name}";
     /// `GET` [`super::ReplayStatus`], `PUT` [`super::ReplayChange`]; replayers and final nodes
     pub const REPLAY: &str = "/v1/replay";
     /// `Vec<`[`super::AuditEntry`]`>`, latest first; replayers, final nodes, relays

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::exit;
+use crate::node::NodeArguments;
 use crate::replay::Replay;
 use crate::spill::SpillCommand;
 
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     },
     /// What every node says of itself, the abnormal ones first
     Status,
+    /// The cluster on one screen, drawn anew every second, with the hand on replay
+    Top,
     /// The books of every node, and whether they balance
     Ledger,
     /// See and steer the replay of what could not be delivered
@@ -39,6 +42,8 @@ pub(crate) enum Command {
     /// Look into the spills of the relays, and carry them
     #[command(subcommand)]
     Spill(SpillCommand),
+    /// What is ordered for one node
+    Node(NodeArguments),
     /// Look into a cluster file
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -48,12 +53,27 @@ pub(crate) enum Command {
         #[arg(value_name = "LINE", required = true, num_args = 1.., allow_negative_numbers = true)]
         line: Vec<String>,
     },
+    /// Print what a shell needs to complete this command line; the shell's manual says where to put it
+    Completions { shell: Shell },
+    /// Write the man pages of this command and of all below it into a directory
+    Man {
+        /// Made if it is not there; files of these names are replaced
+        directory: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Say everything that is wrong with it
     Check,
-    /// Print every value in effect and where it comes from
+    /// Print every value in effect and who set it: the default, or a line of the file; and who chose the file
     Show,
+}
+
+/// Those that completions are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use admin::{Controls, Refusal, SpillAnswer, SpillRequest};
-use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
+use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, NodeKnown, PeerStatus, Status, Verdict, WorkerStatus};
 use engine::recv::CloseReason;
+use link::Dialer as _;
 use node::VerdictKeeper;
 use runtime::Supervisor;
 use runtime::queue::Probe;
@@ -55,8 +56,8 @@ impl RelayControls {
                 in_flight_points: view.in_flight_points,
                 in_flight_bytes: view.in_flight_bytes,
                 oldest_unacked_ms: view.oldest.map_or(0, |at| node::millis(now.since(at))),
-                verdict: uplink.verdict().map(node::for_api),
-                last_error: uplink.last_error().filter(|_| !view.up),
+                verdict: uplink.standing().verdict().map(node::for_api),
+                last_error: uplink.standing().last_error().filter(|_| !view.up),
             }
         });
         let stores =
@@ -136,6 +137,15 @@ impl Controls for RelayControls {
 
     fn ledger(&self) -> Ledger {
         books::ledger(&self.shared)
+    }
+
+    fn known(&self, name: &str) -> NodeKnown {
+        let me = &self.shared.node;
+        let linked =
+            self.shared.peers.iter().zip(&self.uplinks).any(|(peer, link)| peer == name && link.standing().is_up());
+        let own = self.uplinks.first().filter(|_| name == me);
+        let sender = own.map(|link| format!("{:016x}", link.greeting.incarnation.sender));
+        NodeKnown { node: me.clone(), about: name.to_owned(), linked, sender }
     }
 
     fn workers(&self) -> Vec<WorkerStatus> {

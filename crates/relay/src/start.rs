@@ -12,7 +12,7 @@ use engine::pool;
 use engine::relay::{Relay, Settings};
 use engine::route::RouteTable;
 use engine::rule::RuleSet;
-use engine::wire::{Hello, PROTOCOL, Role};
+use engine::wire::{FORGOTTEN, Hello, PROTOCOL, Role};
 use node::{StartError, Store, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
 use runtime::net;
@@ -70,7 +70,11 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let link_listener = me.link.map(|link| net::listen(link, 128)).transpose()?;
     let graphite = listener.local_addr().map_err(io_error("the listener"))?;
     let data = DataDir::open(&me.data)?;
-    let identity = data.identity_above(clock.unix(), |sender| known_of(sender, cluster, me, clock))?;
+    let mut known = Known::default();
+    let identity = data.identity_above(clock.unix(), |sender| {
+        known = known_of(sender, cluster, me, clock);
+        known.epoch
+    })?;
     let incarnation = Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce };
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
@@ -78,6 +82,9 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let stores = node::start_stores("relay", cluster, &supervisor, clock)?;
     let (shared, greeting) = share(cluster, me, clock, incarnation, stores, &peer_names)?;
     let shared = Arc::new(shared);
+    if known.is_forgotten {
+        shared.doubt.forgotten();
+    }
     let (queue, lines) = byte_queue::<Input>("relay.lines", cluster.receive.buffer_bytes as u64);
     let slots = start_routers(&supervisor, &shared, &lines, me.threads.or_cores(cores));
     let uplinks = start_uplinks(&supervisor, &shared, &greeting, &peer_addrs);
@@ -110,9 +117,16 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
 /// How long a start may wait for peers that are away.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 
-/// The highest epoch that the aggregators know of this sender; zero if none, or if nobody answers. Blocks for at most
-/// [`ASK_WITHIN`].
-fn known_of(sender: u64, cluster: &Cluster, me: &Node, clock: Clock) -> u32 {
+/// What the aggregators know of this sender.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// The highest; zero if there is none.
+    epoch: u32,
+    is_forgotten: bool,
+}
+
+/// Nothing, if nobody answers. Blocks for at most [`ASK_WITHIN`].
+fn known_of(sender: u64, cluster: &Cluster, me: &Node, clock: Clock) -> Known {
     let layers = [Layer::Final, Layer::Partial];
     let addrs: Vec<SocketAddr> =
         layers.into_iter().flat_map(|layer| cluster.layer(layer)).filter_map(|node| node.link).collect();
@@ -126,9 +140,12 @@ fn known_of(sender: u64, cluster: &Cluster, me: &Node, clock: Clock) -> u32 {
         partitions: cluster.partitions,
     };
     let answers = link::visit(&addrs, &hello, ASK_WITHIN, clock);
-    let known = answers.iter().map(|answer| answer.known_epoch.max(answer.retired)).max().unwrap_or(0);
-    info!(node = %me.name, asked = addrs.len(), answered = answers.len(), known, "asked for this node's epochs");
-    known
+    let is_forgotten = answers.iter().any(|answer| answer.retired == FORGOTTEN);
+    // No epoch is above the floor of who is forgotten: it gets one like any other, and nobody takes anything of it.
+    let of_use = answers.iter().filter(|answer| answer.retired != FORGOTTEN);
+    let epoch = of_use.map(|answer| answer.known_epoch.max(answer.retired)).max().unwrap_or(0);
+    info!(node = %me.name, asked = addrs.len(), answered = answers.len(), epoch, is_forgotten, "asked for this node's epochs");
+    Known { epoch, is_forgotten }
 }
 
 /// The nodes that take batches: the partial layer, or the final one where there is no partial.

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use admin::{Controls, Refusal};
 use admin_api::{
-    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, ReplayChange, ReplaySource,
-    ReplayStatus, Status, Verdict, WorkerStatus,
+    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, NodeKnown, PeerStatus, ReplayChange,
+    ReplaySource, ReplayStatus, Status, Verdict, WorkerStatus,
 };
 use engine::pace::{Controller, Held};
 use engine::replay::{Books, LaneView, Replay};
 use engine::time::Mono;
+use link::Dialer as _;
 use node::VerdictKeeper;
 use runtime::Supervisor;
 use telemetry::{Metric, Telemetry};
@@ -56,8 +57,8 @@ impl ReplayerControls {
             last_error: None,
         };
         let sources = names.sources.iter().zip(&up).zip(&self.borrowers).map(|((name, up), link)| PeerStatus {
-            verdict: link.verdict().map(node::for_api),
-            last_error: link.last_error().filter(|_| !up),
+            verdict: link.standing().verdict().map(node::for_api),
+            last_error: link.standing().last_error().filter(|_| !up),
             ..peer(name, if *up { "up" } else { "down" })
         });
         let receivers = names.receivers.iter().zip(&receivers).zip(&self.senders).map(|((name, view), link)| {
@@ -68,8 +69,8 @@ impl ReplayerControls {
             };
             PeerStatus {
                 in_flight_bytes: view.in_flight_bytes,
-                verdict: link.verdict().map(node::for_api),
-                last_error: link.last_error().filter(|_| !view.up),
+                verdict: link.standing().verdict().map(node::for_api),
+                last_error: link.standing().last_error().filter(|_| !view.up),
                 ..peer(name, state)
             }
         });
@@ -278,6 +279,14 @@ impl Controls for ReplayerControls {
             destinations: by.into_iter().map(|(name, books)| destination(name, &books)).collect(),
             ..Ledger::default()
         })
+    }
+
+    fn known(&self, name: &str) -> NodeKnown {
+        let settings = self.shared.machine().settings().clone();
+        let sources = settings.sources.iter().zip(self.borrowers.iter().map(|link| link.standing().is_up()));
+        let receivers = settings.receivers.iter().zip(self.senders.iter().map(|link| link.standing().is_up()));
+        let linked = sources.chain(receivers).any(|(peer, is_up)| peer == name && is_up);
+        NodeKnown { node: self.shared.node.clone(), about: name.to_owned(), linked, sender: None }
     }
 
     fn workers(&self) -> Vec<WorkerStatus> {

@@ -108,7 +108,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
         note,
     }));
     shared.refresh_rate(|_| {});
-    let (borrowers, senders) = (borrowers(&shared, &sources), sender_links(&shared, &receivers));
+    let (borrowers, senders) = (borrowers(&shared, &sources), sender_links(&shared, receivers.len()));
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
     let controls = Arc::new(ReplayerControls {
         shared: Arc::clone(&shared),
@@ -160,9 +160,8 @@ fn borrowers(shared: &Arc<Shared>, names: &[String]) -> Vec<Arc<Borrower>> {
     names.iter().enumerate().map(link).collect()
 }
 
-fn sender_links(shared: &Arc<Shared>, names: &[String]) -> Vec<Arc<Sender>> {
-    let link = |(index, name): (usize, &String)| Arc::new(Sender::new(Arc::clone(shared), index, name.clone()));
-    names.iter().enumerate().map(link).collect()
+fn sender_links(shared: &Arc<Shared>, receivers: usize) -> Vec<Arc<Sender>> {
+    (0..receivers).map(|receiver| Arc::new(Sender::new(Arc::clone(shared), receiver))).collect()
 }
 
 fn dial(

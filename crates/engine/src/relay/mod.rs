@@ -65,13 +65,15 @@ const SLACK_SHARE: u64 = 8;
 /// Index into [`Settings::peers`].
 pub type Peer = usize;
 
-/// The final layer takes nothing of this incarnation any more, so there is another node with this identity.
+/// The final layer takes nothing of this incarnation any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disowned {
     /// It knows this epoch with another nonce.
     Duplicate,
     /// Another node has retired the epochs up to `floor`, this one among them.
     Retired { floor: u32 },
+    /// An operator has forgotten this relay.
+    Forgotten,
 }
 
 /// How one link does.
@@ -275,7 +277,8 @@ impl Relay {
             match held.journal {
                 Journal::Done(ticket) => self.hand_over(oldest, ticket),
                 Journal::No | Journal::Due | Journal::InHand => {
-                    self.give_up(oldest, Drop::SpillFull);
+                    let was_sent = held.sends > 0;
+                    self.give_up(oldest, if was_sent { Drop::SpillFullUnanswered } else { Drop::SpillFull });
                 }
             }
         }
