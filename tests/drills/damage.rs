@@ -44,19 +44,6 @@ impl Harm {
         (points * at / bytes).saturating_sub(points / 5)
     }
 
-    /// As [`Harm::spares`], of a spill. Its tables are in the order of writing too, so a byte that flips there takes its
-    /// block; but one that is cut off has lost its index, and with it everything.
-    fn spares_of_a_spill(&self, points: u64) -> u64 {
-        match self {
-            Harm::Flip { file, at, .. } if file.extension().is_some_and(|end| end == "sst") => {
-                let bytes = fs::metadata(file).expect("a file that was listed").len().max(1);
-                let of_records = bytes > 64 << 10;
-                if of_records { (points * at / bytes).saturating_sub(points / 5) } else { 0 }
-            }
-            Harm::Flip { .. } | Harm::Cut { .. } => self.spares(points),
-        }
-    }
-
     /// Does it.
     pub(crate) fn inflict(&self) {
         say(&format!("{self:?}"));
@@ -155,7 +142,7 @@ fn damage_a_spill(dice: &mut Dice, places: usize) {
     for place in 0..places {
         copy(&whole[place % 2], &data);
         let harm = Harm::at_random(dice, &store_files(&data.join("spill")));
-        let least = harm.spares_of_a_spill(points);
+        let least = harm.spares(points);
         harm.inflict();
         fleet.restart("relay-1");
         missing = check(&fleet, points);

@@ -121,6 +121,7 @@ fn dispatch(
         Command::Man { directory } => return manual::man(directory, screen),
         Command::Up { .. }
         | Command::Status
+        | Command::Top
         | Command::Ledger
         | Command::Replay(_)
         | Command::Spill(_)
