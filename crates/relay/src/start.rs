@@ -191,6 +191,7 @@ fn share(
         lanes: Lanes::new(&addresses, cluster.partitions),
         decider: Decider::new(routes, rules, cluster.partitions),
         stores,
+        journal: cluster.send.journal,
         peers: peers.to_vec(),
         machine,
         spill: Arc::new(spill::Handle::new(clock.unix())),
@@ -252,7 +253,7 @@ fn start_spill(
         },
         journal: cluster.send.journal,
     };
-    let live = Arc::new(spill::LivePath::new(Arc::clone(shared), cluster.partitions, &finals));
+    let live = Arc::new(spill::LivePath::new(Arc::clone(shared), incarnation.epoch, cluster.partitions, &finals));
     let disk = spill::rocksdb(cluster.spill.quota_bytes);
     spill::start(supervisor, settings, Arc::clone(&shared.spill), live, disk, shared.clock)
 }
