@@ -32,6 +32,8 @@ pub fn record_ledger(telemetry: &Telemetry, ledger: &Ledger) {
         set_gauge(telemetry, Metric::UnconfirmedPoints, &labels, to.delivered_unconfirmed);
         set_gauge(telemetry, Metric::InFlightPoints, &labels, to.in_flight);
         set_gauge(telemetry, Metric::SpillPendingPoints, &labels, to.spill_pending);
+        let lost = to.dropped.iter().filter(|(reason, _)| *reason != "discarded").map(|(_, n)| n).sum();
+        set(Metric::LostPoints, &labels, lost);
         for (reason, n) in &to.dropped {
             let labels = [("destination", to.destination.clone()), ("reason", reason.clone())];
             set(Metric::DestinationDroppedPoints, &labels, *n);
