@@ -18,7 +18,7 @@ use runtime::identity::DataDir;
 use runtime::net;
 use runtime::queue::{Receiver, Sender, byte_queue};
 use runtime::{Clock, Supervisor, Worker};
-use telemetry::Telemetry;
+use telemetry::{Metric, Telemetry};
 use tracing::info;
 
 use crate::controls::RelayControls;
@@ -99,6 +99,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         queue: lines.probe(),
         telemetry: Telemetry::new(&me.name, "relay"),
     });
+    node::set_gauge(&controls.telemetry, Metric::SpillQuotaBytes, &[], cluster.spill.quota_bytes);
     let reporter = Arc::clone(&controls);
     node::report_own_metrics(cluster, me, &supervisor, move |now| {
         reporter.refresh();
