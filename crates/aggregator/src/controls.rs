@@ -9,7 +9,7 @@ use admin_api::{
     Verdict, WorkerStatus,
 };
 use engine::time::Mono;
-
+use node::desk::Operator;
 use runtime::{Clock, Supervisor};
 use telemetry::{Metric, Telemetry};
 
@@ -25,7 +25,7 @@ pub(crate) struct AggregatorControls {
     pub(crate) downlinks: Vec<Arc<Downlink>>,
     pub(crate) supervisor: Supervisor,
     pub(crate) telemetry: Telemetry,
-
+    pub(crate) operator: Operator,
     pub(crate) clock: Clock,
     pub(crate) started: Mono,
 }
@@ -166,7 +166,7 @@ fn final_ledger(role: &FinalRole) -> Ledger {
 
 impl Controls for AggregatorControls {
     fn health(&self) -> Health {
-        Health { node: self.service.node.clone(), layer: self.layer.into(), verdict: self.verdict() }
+        Health::new(&self.service.node, self.layer, self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -216,6 +216,10 @@ impl Controls for AggregatorControls {
             Some(role) => role.change_replay(&change),
             None => self.replay(),
         }
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

@@ -8,6 +8,7 @@ use admin::{Controls, Refusal, SpillAnswer, SpillRequest};
 use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
 use engine::recv::CloseReason;
 use node::VerdictKeeper;
+use node::desk::Operator;
 use runtime::Supervisor;
 use runtime::queue::Probe;
 use telemetry::{Metric, Telemetry};
@@ -27,6 +28,7 @@ pub(crate) struct RelayControls {
     pub(crate) queue: Probe,
     pub(crate) telemetry: Telemetry,
     pub(crate) keeper: Arc<VerdictKeeper>,
+    pub(crate) operator: Operator,
 }
 
 impl RelayControls {
@@ -117,7 +119,7 @@ impl RelayControls {
 
 impl Controls for RelayControls {
     fn health(&self) -> Health {
-        Health { node: self.shared.node.clone(), layer: "relay".into(), verdict: self.verdict() }
+        Health::new(&self.shared.node, "relay", self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -153,6 +155,10 @@ impl Controls for RelayControls {
 
     fn spill(&self, request: SpillRequest) -> SpillReceiver {
         self.shared.spill.request(request)
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

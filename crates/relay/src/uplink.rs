@@ -10,6 +10,7 @@ use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Dialer, Ended, Handler, Outgoing};
+use node::desk::Watch;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
@@ -35,6 +36,7 @@ pub(crate) struct Uplink {
     pub(crate) shared: Arc<Shared>,
     pub(crate) peer: Peer,
     pub(crate) greeting: Greeting,
+    watch: Arc<Watch>,
     pongs: Mutex<Vec<u64>>,
     progressed: AtomicBool,
     watermark_at: AtomicU64,
@@ -44,11 +46,12 @@ pub(crate) struct Uplink {
 }
 
 impl Uplink {
-    pub(crate) fn new(shared: Arc<Shared>, peer: Peer, greeting: Greeting) -> Uplink {
+    pub(crate) fn new(shared: Arc<Shared>, peer: Peer, greeting: Greeting, watch: Arc<Watch>) -> Uplink {
         Uplink {
             shared,
             peer,
             greeting,
+            watch,
             pongs: Mutex::default(),
             progressed: AtomicBool::new(false),
             watermark_at: AtomicU64::new(0),
@@ -95,11 +98,18 @@ impl Handler for Uplink {
                 let _moving = self.shared.moving();
                 self.shared.machine().nack(now, self.peer, id, reason);
             }
-            Frame::Verdict(verdict) => *locked(&self.verdict) = Some(verdict),
-            Frame::Drain => self.shared.machine().peer_draining(now, self.peer),
+            Frame::Verdict(verdict) => {
+                *locked(&self.verdict) = Some(verdict.clone());
+                self.watch.tell(|now, pool| pool.verdict(now, self.peer, verdict));
+            }
+            Frame::Drain => {
+                self.shared.machine().peer_draining(now, self.peer);
+                self.watch.tell(|now, pool| pool.verdict(now, self.peer, Verdict::Draining));
+            }
             Frame::Ping { echo } => locked(&self.pongs).push(echo),
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::Watermark(_)
@@ -125,6 +135,11 @@ impl Handler for Uplink {
             let open = self.oldest_open();
             let wall = UnixSeconds(self.shared.clock.unix().0.saturating_sub(CLIENT_DELAY_SECONDS));
             out.frame(&Frame::Watermark(self.shared.machine().watermark(now, open, wall)));
+        }
+        let canary = self.shared.machine().next_canary(self.peer, self.shared.clock.unix());
+        if let Some((sending, round)) = canary {
+            out.batch(sending.batch.bytes().clone(), sending.attempt, sending.class);
+            self.watch.tell(|now, pool| pool.canary_sent(now, self.peer, round));
         }
         let mut machine = self.shared.machine();
         while out.len() < WRITE_BYTES {
@@ -162,6 +177,7 @@ impl Dialer for Uplink {
         locked(&self.pongs).clear();
         self.shared.doubt.welcomed(self.peer);
         self.shared.machine().link_up(self.shared.clock.now(), self.peer, welcome.window_bytes);
+        self.watch.tell(|now, pool| pool.link_up(now, self.peer));
         self.shared.wake_links();
     }
 
@@ -190,6 +206,7 @@ impl Dialer for Uplink {
             *locked(&self.shared.counters.links_closed).entry(why.as_str()).or_default() += 1;
         }
         self.shared.machine().link_down(self.shared.clock.now(), self.peer);
+        self.watch.tell(|now, pool| pool.link_down(now, self.peer));
         self.shared.wake_links();
     }
 

@@ -13,6 +13,7 @@ use engine::pace::{Controller, Held};
 use engine::replay::{Books, LaneView, Replay};
 use engine::time::Mono;
 use node::VerdictKeeper;
+use node::desk::Operator;
 use runtime::Supervisor;
 use telemetry::{Metric, Telemetry};
 
@@ -34,6 +35,7 @@ pub(crate) struct ReplayerControls {
     pub(crate) horizon: Duration,
     pub(crate) borrowers: Vec<Arc<Borrower>>,
     pub(crate) senders: Vec<Arc<Sender>>,
+    pub(crate) operator: Operator,
 }
 
 impl ReplayerControls {
@@ -241,7 +243,7 @@ fn destination(name: String, books: &Books) -> DestinationLedger {
 
 impl Controls for ReplayerControls {
     fn health(&self) -> Health {
-        Health { node: self.shared.node.clone(), layer: "replayer".into(), verdict: self.verdict() }
+        Health::new(&self.shared.node, "replayer", self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -306,6 +308,10 @@ impl Controls for ReplayerControls {
             .change(&convert::change(&change), &change.by)
             .map_err(|(wrong, why)| if wrong { Refusal::invalid(why) } else { Refusal::unavailable(why) })?;
         Ok(self.replay_status())
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use engine::verdict::Verdict;
 use engine::wire::{Class, Frame, Hello, HelloOk};
 use link::{Dialer, Ended, Handler, Outgoing};
+use node::desk::Watch;
 use tokio::sync::Notify;
 use tracing::{error, info};
 
@@ -19,6 +20,7 @@ pub(crate) struct Sender {
     shared: Arc<Shared>,
     receiver: usize,
     name: String,
+    watch: Arc<Watch>,
     pongs: Mutex<Vec<u64>>,
     progressed: AtomicBool,
     /// See `Shared::recovered`.
@@ -28,11 +30,12 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn new(shared: Arc<Shared>, receiver: usize, name: String) -> Sender {
+    pub(crate) fn new(shared: Arc<Shared>, receiver: usize, name: String, watch: Arc<Watch>) -> Sender {
         Sender {
             shared,
             receiver,
             name,
+            watch,
             pongs: Mutex::default(),
             progressed: AtomicBool::new(false),
             begun: AtomicU64::new(0),
@@ -63,14 +66,21 @@ impl Handler for Sender {
                 self.shared.machine().nack(now, self.receiver, id, reason);
                 self.shared.wake_for_settled();
             }
-            Frame::Verdict(verdict) => *locked(&self.verdict) = Some(verdict),
-            Frame::Drain => self.shared.machine().receiver_draining(self.receiver),
+            Frame::Verdict(verdict) => {
+                *locked(&self.verdict) = Some(verdict.clone());
+                self.watch.tell(|now, pool| pool.verdict(now, self.receiver, verdict));
+            }
+            Frame::Drain => {
+                self.shared.machine().receiver_draining(self.receiver);
+                self.watch.tell(|now, pool| pool.verdict(now, self.receiver, Verdict::Draining));
+            }
             Frame::Ping { echo } => {
                 locked(&self.pongs).push(echo);
                 self.shared.receiver_wakes[self.receiver].notify_one();
             }
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::Watermark(_)
@@ -121,6 +131,7 @@ impl Dialer for Sender {
         locked(&self.pongs).clear();
         *locked(&self.last_error) = None;
         self.shared.machine().receiver_up(self.shared.clock.now(), self.receiver, welcome.window_bytes);
+        self.watch.tell(|now, pool| pool.link_up(now, self.receiver));
         self.begun.store(self.shared.recovered(), Ordering::Relaxed);
         self.shared.wake_all();
     }
@@ -132,6 +143,7 @@ impl Dialer for Sender {
         }
         *locked(&self.last_error) = Some(why.to_string());
         self.shared.machine().receiver_down(self.receiver);
+        self.watch.tell(|now, pool| pool.link_down(now, self.receiver));
         self.shared.turns.notify_one();
     }
 

@@ -8,6 +8,7 @@ use engine::time::Mono;
 use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, Role};
 use link::{Dialer, Ended, Handler, Outgoing};
+use node::desk::Watch;
 use tokio::sync::Notify;
 use tracing::{error, info};
 
@@ -20,6 +21,7 @@ const WATERMARK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Downlink {
     role: Arc<PartialRole>,
     owner: usize,
+    watch: Arc<Watch>,
     pongs: Mutex<Vec<u64>>,
     up: AtomicBool,
     progressed: AtomicBool,
@@ -29,10 +31,11 @@ pub(crate) struct Downlink {
 }
 
 impl Downlink {
-    pub(crate) fn new(role: Arc<PartialRole>, owner: usize) -> Downlink {
+    pub(crate) fn new(role: Arc<PartialRole>, owner: usize, watch: Arc<Watch>) -> Downlink {
         Downlink {
             role,
             owner,
+            watch,
             pongs: Mutex::default(),
             up: AtomicBool::new(false),
             progressed: AtomicBool::new(false),
@@ -75,11 +78,15 @@ impl Handler for Downlink {
                 lock(&self.pongs).push(echo);
                 self.role.wakes[self.owner].notify_one();
             }
-            Frame::Verdict(verdict) => *lock(&self.verdict) = Some(verdict),
+            Frame::Verdict(verdict) => {
+                *lock(&self.verdict) = Some(verdict.clone());
+                self.watch.tell(|now, pool| pool.verdict(now, self.owner, verdict));
+            }
             // A final node that drains still answers; there is nowhere else to go with its partitions.
             Frame::Drain => info!(node = %self.role.setup.node, peer = self.peer(), "final node is draining"),
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::LeaseRequest(_)
@@ -143,12 +150,14 @@ impl Dialer for Downlink {
         self.watermark_at.store(0, Ordering::Relaxed);
         lock(&self.pongs).clear();
         self.role.machine().owner_connected(self.owner);
+        self.watch.tell(|now, pool| pool.link_up(now, self.owner));
         self.role.wakes[self.owner].notify_one();
     }
 
     fn down(&self, why: &Ended) {
         self.up.store(false, Ordering::Relaxed);
         self.role.machine().owner_disconnected(self.owner);
+        self.watch.tell(|now, pool| pool.link_down(now, self.owner));
         *lock(&self.verdict) = None;
         if matches!(why, Ended::Refused(_)) {
             error!(node = %self.role.setup.node, peer = self.peer(), %why, "link refused");
