@@ -11,8 +11,11 @@ mod cluster_file;
 mod context;
 mod exit;
 mod explain;
+mod health;
 mod ledger;
 mod moment;
+mod node;
+mod order;
 mod progress;
 mod replay;
 mod screen;
@@ -125,6 +128,10 @@ fn dispatch(
         Command::Up { node } => up::run(loaded, &node, screen.json, up),
         Command::Status => status::run(&loaded.cluster, screen),
         Command::Ledger => ledger::run(&loaded.cluster, screen),
+        Command::Health(command) => {
+            health::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
+        }
+        Command::Node(command) => node::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen),
         Command::Replay(command) => {
             replay::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
         }

@@ -1,5 +1,6 @@
 mod explain;
 mod fake_node;
+mod health;
 mod replay;
 mod spill;
 
