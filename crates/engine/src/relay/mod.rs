@@ -294,7 +294,8 @@ impl Relay {
             match held.journal {
                 Journal::Done(ticket) => self.hand_over(oldest, ticket),
                 Journal::No | Journal::Due | Journal::InHand => {
-                    self.give_up(oldest, Drop::SpillFull);
+                    let was_sent = held.sends > 0;
+                    self.give_up(oldest, if was_sent { Drop::SpillFullUnanswered } else { Drop::SpillFull });
                 }
             }
         }
