@@ -108,6 +108,9 @@ pub struct NodeChange {
     /// Of a relay that is forgotten: its sender, 16 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
+    /// Of a relay that is forgotten: points that are given up with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_points: Option<u64>,
     #[serde(default)]
     pub dry_run: bool,
     #[serde(default)]

@@ -9,6 +9,7 @@ use admin_api::{
     Verdict, WorkerStatus,
 };
 use engine::time::Mono;
+use link::Dialer as _;
 use node::desk::Operator;
 use runtime::{Clock, Supervisor};
 use telemetry::{Metric, Telemetry};
@@ -38,12 +39,12 @@ impl AggregatorControls {
     fn peers(&self) -> Vec<PeerStatus> {
         let links = self.downlinks.iter().map(|downlink| PeerStatus {
             peer: downlink.peer().to_owned(),
-            state: if downlink.is_up() { "up" } else { "down" }.into(),
+            state: if downlink.standing().is_up() { "up" } else { "down" }.into(),
             in_flight_points: 0,
             in_flight_bytes: 0,
             oldest_unacked_ms: 0,
-            verdict: downlink.verdict().map(node::for_api),
-            last_error: downlink.last_error().filter(|_| !downlink.is_up()),
+            verdict: downlink.standing().verdict().map(node::for_api),
+            last_error: downlink.standing().last_error().filter(|_| !downlink.standing().is_up()),
         });
         let stores =
             self.service.finals.iter().flat_map(|role| &role.setup.stores).flat_map(|store| {

@@ -102,7 +102,7 @@ impl Outgoing {
 
 /// What a service does with a connection. Methods are short and never wait.
 pub trait Handler: Send + Sync {
-    /// A frame came in. Pings are answered by the service, with [`Frame::Pong`], from its workers.
+    /// A frame came in. Where links are accepted the service answers pings, with [`Frame::Pong`], from its workers.
     ///
     /// # Errors
     /// When the frame has no place on this link; the connection ends.

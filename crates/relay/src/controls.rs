@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use admin::{Controls, Refusal, SpillAnswer, SpillRequest};
 use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
 use engine::recv::CloseReason;
+use link::Dialer as _;
 use node::VerdictKeeper;
 use node::desk::Operator;
 use runtime::Supervisor;
@@ -57,8 +58,8 @@ impl RelayControls {
                 in_flight_points: view.in_flight_points,
                 in_flight_bytes: view.in_flight_bytes,
                 oldest_unacked_ms: view.oldest.map_or(0, |at| node::millis(now.since(at))),
-                verdict: uplink.verdict().map(node::for_api),
-                last_error: uplink.last_error().filter(|_| !view.up),
+                verdict: uplink.standing().verdict().map(node::for_api),
+                last_error: uplink.standing().last_error().filter(|_| !view.up),
             }
         });
         let stores =

@@ -12,6 +12,7 @@ use admin_api::{
 use engine::pace::{Controller, Held};
 use engine::replay::{Books, LaneView, Replay};
 use engine::time::Mono;
+use link::Dialer as _;
 use node::VerdictKeeper;
 use node::desk::Operator;
 use runtime::Supervisor;
@@ -58,8 +59,8 @@ impl ReplayerControls {
             last_error: None,
         };
         let sources = names.sources.iter().zip(&up).zip(&self.borrowers).map(|((name, up), link)| PeerStatus {
-            verdict: link.verdict().map(node::for_api),
-            last_error: link.last_error().filter(|_| !up),
+            verdict: link.standing().verdict().map(node::for_api),
+            last_error: link.standing().last_error().filter(|_| !up),
             ..peer(name, if *up { "up" } else { "down" })
         });
         let receivers = names.receivers.iter().zip(&receivers).zip(&self.senders).map(|((name, view), link)| {
@@ -70,8 +71,8 @@ impl ReplayerControls {
             };
             PeerStatus {
                 in_flight_bytes: view.in_flight_bytes,
-                verdict: link.verdict().map(node::for_api),
-                last_error: link.last_error().filter(|_| !view.up),
+                verdict: link.standing().verdict().map(node::for_api),
+                last_error: link.standing().last_error().filter(|_| !view.up),
                 ..peer(name, state)
             }
         });

@@ -116,7 +116,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
     let pool = (takes_batches, Kind::Free, Probe::Link);
     let observed = Arc::new(Watching(Arc::clone(&shared)));
     let watch = desk::watch(&desk, cluster, pool, receivers.clone(), clock, observed);
-    let (borrowers, senders) = (borrowers(&shared, &sources), sender_links(&shared, &receivers, &watch));
+    let (borrowers, senders) = (borrowers(&shared, &sources), sender_links(&shared, receivers.len(), &watch));
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
     let controls = Arc::new(ReplayerControls {
         shared: Arc::clone(&shared),
@@ -171,11 +171,9 @@ fn borrowers(shared: &Arc<Shared>, names: &[String]) -> Vec<Arc<Borrower>> {
     names.iter().enumerate().map(link).collect()
 }
 
-fn sender_links(shared: &Arc<Shared>, names: &[String], watch: &Arc<Watch>) -> Vec<Arc<Sender>> {
-    let link = |(index, name): (usize, &String)| {
-        Arc::new(Sender::new(Arc::clone(shared), index, name.clone(), Arc::clone(watch)))
-    };
-    names.iter().enumerate().map(link).collect()
+fn sender_links(shared: &Arc<Shared>, receivers: usize, watch: &Arc<Watch>) -> Vec<Arc<Sender>> {
+    let link = |receiver| Arc::new(Sender::new(Arc::clone(shared), receiver, Arc::clone(watch)));
+    (0..receivers).map(link).collect()
 }
 
 fn dial(

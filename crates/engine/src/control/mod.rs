@@ -23,8 +23,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::health::{Hand, Mode};
 pub use text::DecodeError;
-use value::{ACTIVE, DRAINED, FORGOTTEN, InForce};
-pub use value::{Lasting, ModeValue};
+use value::{ACTIVE, DRAINED, InForce};
+pub use value::{Forgotten, Lasting, ModeValue};
 
 /// Entries kept at most: three a node would be enough for 300 nodes.
 pub const ENTRIES_MAX: usize = 1024;
@@ -68,10 +68,10 @@ pub enum Order {
     Undrain {
         node: String,
     },
-    /// `sender`: of a relay, if it is known, so that the final layer can retire its epochs.
+    /// With the sender of a relay, if it is known, so that the final layer can retire its epochs.
     Forget {
         node: String,
-        sender: Option<u64>,
+        what: Forgotten,
     },
 }
 
@@ -120,13 +120,13 @@ impl Control {
             Order::Drain { node } => (drain_key(node), DRAINED.to_owned()),
             Order::Undrain { node } if !self.is_drained(node) => return None,
             Order::Undrain { node } => (drain_key(node), ACTIVE.to_owned()),
-            Order::Forget { node, sender } => {
-                let known = self.forgotten_sender(node);
-                if self.is_forgotten(node) && (sender.is_none() || *sender == known) {
+            Order::Forget { node, what } => {
+                // Said again it is news only if the sender was not known.
+                let known = self.forgotten_node(node);
+                if known.is_some_and(|known| what.sender.is_none() || what.sender == known.sender) {
                     return None;
                 }
-                let value = sender.map_or(FORGOTTEN.to_owned(), |sender| format!("{FORGOTTEN} {sender:016x}"));
-                (forget_key(node), value)
+                (forget_key(node), what.to_string())
             }
         };
         self.put(text::clean(&key), value, stamp)
@@ -183,7 +183,7 @@ impl Control {
 
     /// What was ordered for a node.
     pub fn hand(&self, node: &str) -> Hand {
-        if self.is_forgotten(node) {
+        if self.forgotten_node(node).is_some() {
             Hand::Forgotten
         } else if self.is_drained(node) {
             Hand::Drained
@@ -192,16 +192,15 @@ impl Control {
         }
     }
 
-    /// The sender of a forgotten relay, where it was known.
-    pub fn forgotten_sender(&self, node: &str) -> Option<u64> {
-        let value = &self.entries.get(&forget_key(node))?.value;
-        u64::from_str_radix(value.strip_prefix(FORGOTTEN)?.trim(), 16).ok()
+    /// What was ordered with a node that was forgotten.
+    pub fn forgotten_node(&self, node: &str) -> Option<Forgotten> {
+        Forgotten::parse(&self.entries.get(&forget_key(node))?.value)
     }
 
-    /// Every node that was forgotten, with its sender where that was known.
-    pub fn forgotten(&self) -> impl Iterator<Item = (&str, Option<u64>)> {
+    /// Every node that was forgotten.
+    pub fn forgotten(&self) -> impl Iterator<Item = (&str, Forgotten)> {
         let nodes = self.entries.keys().filter_map(|key| key.strip_prefix("forget/"));
-        nodes.filter(|node| self.is_forgotten(node)).map(|node| (node, self.forgotten_sender(node)))
+        nodes.filter_map(|node| Some((node, self.forgotten_node(node)?)))
     }
 
     /// Every entry, keys ascending.
@@ -230,10 +229,6 @@ impl Control {
 
     fn is_drained(&self, node: &str) -> bool {
         self.entries.get(&drain_key(node)).is_some_and(|entry| entry.value == DRAINED)
-    }
-
-    fn is_forgotten(&self, node: &str) -> bool {
-        self.entries.get(&forget_key(node)).is_some_and(|entry| entry.value.starts_with(FORGOTTEN))
     }
 }
 

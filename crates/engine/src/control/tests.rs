@@ -19,7 +19,7 @@ fn undrain(node: &str) -> Order {
 }
 
 fn forget(node: &str, sender: Option<u64>) -> Order {
-    Order::Forget { node: node.into(), sender }
+    Order::Forget { node: node.into(), what: Forgotten { sender, lost_points: 0 } }
 }
 
 /// Gives orders one second apart and says what each wrote; `=` where it was in force.
@@ -92,8 +92,13 @@ fn a_forgotten_node_stays_forgotten() {
     let mut control = Control::default();
     control.order(&forget("r", Some(10)), stamp(1, "a"));
     control.order(&undrain("r"), stamp(2, "a"));
-    assert_eq!((control.hand("r"), control.forgotten_sender("r")), (Hand::Forgotten, Some(10)));
-    assert_eq!(control.forgotten().collect::<Vec<_>>(), [("r", Some(10))]);
+    let known = Forgotten { sender: Some(10), lost_points: 0 };
+    assert_eq!((control.hand("r"), control.forgotten_node("r")), (Hand::Forgotten, Some(known)));
+    let lost = Forgotten { sender: Some(11), lost_points: 500 };
+    control.order(&Order::Forget { node: "s".into(), what: lost }, stamp(3, "a"));
+    assert_eq!(control.forgotten().collect::<Vec<_>>(), [("r", known), ("s", lost)]);
+    assert_eq!(Forgotten::parse("forgotten 000000000000000b lost 500 and more"), Some(lost));
+    assert_eq!(Forgotten::parse("forgiven"), None);
 }
 
 #[test]

@@ -6,8 +6,47 @@ use crate::health::Mode;
 
 pub(super) const DRAINED: &str = "drained";
 pub(super) const ACTIVE: &str = "active";
-pub(super) const FORGOTTEN: &str = "forgotten";
+const FORGOTTEN: &str = "forgotten";
+const LOST: &str = "lost";
 const DEFAULT: &str = "default";
+
+/// `forgotten`, `forgotten 0123456789abcdef`, `forgotten 0123456789abcdef lost 500`: who will never return, the sender
+/// of a relay where it was known, and the points that were given up with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    pub sender: Option<u64>,
+    pub lost_points: u64,
+}
+
+impl Forgotten {
+    /// Reads the words; `None` if they are others. What a later version may say behind them is passed over.
+    pub fn parse(text: &str) -> Option<Forgotten> {
+        let mut words = text.split(' ');
+        (words.next() == Some(FORGOTTEN)).then_some(())?;
+        let mut forgotten = Forgotten::default();
+        while let Some(word) = words.next() {
+            if word == LOST {
+                forgotten.lost_points = words.next().and_then(|points| points.parse().ok()).unwrap_or(0);
+            } else if word.len() == 16 {
+                forgotten.sender = u64::from_str_radix(word, 16).ok();
+            }
+        }
+        Some(forgotten)
+    }
+}
+
+impl fmt::Display for Forgotten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(FORGOTTEN)?;
+        if let Some(sender) = self.sender {
+            write!(f, " {sender:016x}")?;
+        }
+        if self.lost_points > 0 {
+            write!(f, " {LOST} {}", self.lost_points)?;
+        }
+        Ok(())
+    }
+}
 
 /// What holds when nothing is ordered for a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

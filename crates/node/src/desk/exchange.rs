@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use engine::control::DecodeError;
-use engine::wire::{Frame, Hello, HelloOk, Word};
-use link::{Dialer, Ended, Handler, Outgoing};
+use engine::wire::{Frame, Hello, HelloOk, RefuseReason, Word};
+use link::{Dialer, Ended, Handler, Outgoing, Standing};
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -132,12 +132,20 @@ impl Dialer for Linked {
         self.inner.up(welcome);
     }
 
-    fn down(&self, why: &Ended) {
-        self.inner.down(why);
+    fn standing(&self) -> &Standing {
+        self.inner.standing()
     }
 
-    fn progressed(&self) -> bool {
-        self.inner.progressed()
+    fn down(&self, why: &Ended, was_up: bool) {
+        self.inner.down(why, was_up);
+    }
+
+    fn may_go_on(&self) -> Result<(), Ended> {
+        self.inner.may_go_on()
+    }
+
+    fn refused(&self, node: &str, peer: &str, reason: RefuseReason) {
+        self.inner.refused(node, peer, reason);
     }
 }
 

@@ -64,14 +64,17 @@ impl Roster {
 }
 
 /// A node's orders.
-#[derive(Debug)]
 pub struct Desk {
     node: String,
     clock: Clock,
     roster: Roster,
     kept: Mutex<Kept>,
     digest: AtomicU64,
+    followers: Mutex<Vec<Follower>>,
 }
+
+/// Hears of the orders.
+type Follower = Box<dyn Fn(&Control) + Send + Sync>;
 
 #[derive(Debug)]
 struct Kept {
@@ -81,6 +84,12 @@ struct Kept {
     is_unsaved: bool,
     /// Modes that reverted up to this second are in the audit log.
     reverted: u64,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").field("node", &self.node).field("kept", &self.kept).finish_non_exhaustive()
+    }
 }
 
 impl Desk {
@@ -100,7 +109,15 @@ impl Desk {
             roster,
             digest: AtomicU64::new(control.digest()),
             kept: Mutex::new(Kept { control, files, is_unsaved: false, reverted: now }),
+            followers: Mutex::default(),
         }))
+    }
+
+    /// Tells `follower` all that is ordered: now, and whenever it changes. It must not call the desk.
+    pub fn follow(&self, follower: impl Fn(&Control) + Send + Sync + 'static) {
+        let kept = self.kept();
+        follower(&kept.control);
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(follower));
     }
 
     /// All that is ordered.
@@ -162,6 +179,9 @@ impl Desk {
     fn install(&self, kept: &mut Kept, control: Control, changes: &[Change]) {
         self.digest.store(control.digest(), Ordering::Relaxed);
         kept.control = control;
+        let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        followers.iter().for_each(|follower| follower(&kept.control));
+        drop(followers);
         for change in changes {
             let Change { key, old, entry } = change;
             info!(node = %self.node, order = %key, old = %old, new = %entry.value, by = %entry.by, on = %entry.origin, "ordered");

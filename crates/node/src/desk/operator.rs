@@ -6,7 +6,7 @@ use std::sync::Arc;
 use admin::{NodeOrder, Refusal};
 use admin_api::{AuditEntry, HealthEvent, LayerMode, ModeChange, ModeStatus, NodeChange, Ordered, PoolStatus};
 use config::Layer;
-use engine::control::Order;
+use engine::control::{Forgotten, Order};
 use engine::health::Mode;
 
 use super::{Desk, Watch, audit_entry};
@@ -89,7 +89,8 @@ impl Operator {
                 let parse = |hex: &String| u64::from_str_radix(hex, 16);
                 let sender = change.sender.as_ref().map(parse).transpose();
                 let sender = sender.map_err(|_| Refusal::invalid("`sender` is not 16 hex digits"))?;
-                Ok(Order::Forget { node, sender })
+                let what = Forgotten { sender, lost_points: change.lost_points.unwrap_or(0) };
+                Ok(Order::Forget { node, what })
             }
         }
     }

@@ -246,6 +246,9 @@ fn talk(a: &Accepted<'_>, b: &Accepted<'_>) -> usize {
 fn nodes_that_were_away_agree_after_one_exchange_and_are_silent_then() {
     let (dir_a, dir_b) = (Dir::new("a"), Dir::new("b"));
     let (a, b) = (dir_a.desk("relay-1"), dir_b.desk("partial-1"));
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let follower = Arc::clone(&heard);
+    b.follow(move |control| follower.lock().unwrap().push(control.entries().count()));
     let (service_a, service_b) = (Silent::default(), Silent::default());
     let (end_a, end_b) = (Accepted::new(&a, &service_a), Accepted::new(&b, &service_b));
     assert_eq!(talk(&end_a, &end_b), 0, "nothing was ever ordered");
@@ -254,7 +257,7 @@ fn nodes_that_were_away_agree_after_one_exchange_and_are_silent_then() {
     let frames = talk(&end_a, &end_b);
     assert!((2..=6).contains(&frames), "{frames}");
     assert_eq!((a.control(), a.digest()), (b.control(), b.digest()));
-    assert_eq!(talk(&end_a, &end_b), 0);
+    assert_eq!((talk(&end_a, &end_b), heard.lock().unwrap().as_slice()), (0, [0, 1, 2].as_slice()));
     assert_eq!(b.audit().iter().filter(|entry| entry.what == "drain/partial-1").count(), 1);
     a.order(&[Order::Undrain { node: "partial-2".into() }], "anna").unwrap();
     talk(&end_a, &end_b);
