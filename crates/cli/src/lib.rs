@@ -11,10 +11,12 @@ mod cluster_file;
 mod context;
 mod exit;
 mod explain;
+mod health;
 mod ledger;
 mod manual;
 mod moment;
 mod node;
+mod order;
 mod progress;
 mod replay;
 mod screen;
@@ -121,6 +123,7 @@ fn dispatch(
         Command::Up { .. }
         | Command::Status
         | Command::Ledger
+        | Command::Health(_)
         | Command::Replay(_)
         | Command::Spill(_)
         | Command::Node(_)
@@ -140,14 +143,15 @@ fn dispatch(
         Command::Up { node } => up::run(loaded, &node, screen.json, up),
         Command::Status => status::run(&loaded.cluster, screen),
         Command::Ledger => ledger::run(&loaded.cluster, screen),
+        Command::Health(command) => {
+            health::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
+        }
+        Command::Node(command) => node::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen),
         Command::Replay(command) => {
             replay::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
         }
         Command::Spill(command) => {
             spill::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
-        }
-        Command::Node(arguments) => {
-            node::run(&loaded.cluster, arguments, environment.now, environment.by.clone(), screen)
         }
         Command::Config(ConfigCommand::Check) => check(&loaded, screen),
         Command::Config(ConfigCommand::Show) => show(&loaded, chosen, screen),

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 /// Why a batch was given up. Closed: the ledger shows these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Drop {
-    /// Memory was over its bound and the spill took nothing.
+    /// Memory was over its bound and the spill took nothing. It was never sent.
     SpillFull,
+    /// The same, but it had been sent to a peer that did not answer: it may have arrived, so the aggregates may hold
+    /// up to so many points more than this ledger says.
+    SpillFullUnanswered,
     TooOld,
     BadChecksum,
     UnknownVersion,
@@ -16,13 +19,21 @@ pub enum Drop {
 
 impl Drop {
     /// All there are.
-    pub const ALL: [Drop; 6] =
-        [Drop::SpillFull, Drop::TooOld, Drop::BadChecksum, Drop::UnknownVersion, Drop::Poison, Drop::DuplicateSender];
+    pub const ALL: [Drop; 7] = [
+        Drop::SpillFull,
+        Drop::SpillFullUnanswered,
+        Drop::TooOld,
+        Drop::BadChecksum,
+        Drop::UnknownVersion,
+        Drop::Poison,
+        Drop::DuplicateSender,
+    ];
 
     /// The word in the ledger.
     pub fn as_str(self) -> &'static str {
         match self {
             Drop::SpillFull => "spill_full",
+            Drop::SpillFullUnanswered => "spill_full_unanswered",
             Drop::TooOld => "too_old",
             Drop::BadChecksum => "bad_checksum",
             Drop::UnknownVersion => "unknown_version",

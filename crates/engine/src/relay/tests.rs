@@ -161,6 +161,22 @@ fn a_full_relay_lets_clients_wait_while_there_is_progress_and_drops_the_oldest_w
 }
 
 #[test]
+fn what_is_dropped_after_it_was_sent_is_counted_apart_for_it_may_have_arrived() {
+    let mut relay = relay(1, 300);
+    relay.link_up(at(0), 0, 1 << 20);
+    relay.seal(at(0), open(0, 10));
+    assert_eq!(drain(&mut relay, at(0), 0), [(0, false)]);
+    relay.link_down(at(1), 0);
+    for _ in 0..2 {
+        relay.seal(at(1), open(0, 10));
+    }
+    relay.tick(at(3_500));
+    let dropped = &relay.books().dropped;
+    assert_eq!((dropped[&Drop::SpillFullUnanswered], dropped[&Drop::SpillFull]), (10, 10));
+    balanced(&relay);
+}
+
+#[test]
 fn another_senders_acknowledgement_changes_nothing() {
     let mut relay = relay(1, 1 << 20);
     relay.link_up(at(0), 0, 1 << 20);
@@ -218,4 +234,5 @@ fn the_watermark_is_the_oldest_point_held_back() {
     assert_eq!(relay.watermark(at(7), None, wall).oldest_ms, 7);
 }
 
+mod canary;
 mod spill;

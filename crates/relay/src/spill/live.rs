@@ -63,8 +63,9 @@ impl Due {
 
 /// What the thread asks of the retaining machine and of the senders to stores. Nothing here waits.
 pub(crate) trait Live: Send + Sync + Debug {
-    /// Oldest first, about `max_bytes`. It is in the spill's hand from then on.
-    fn due(&self, now: Mono, max_bytes: u64) -> Vec<Due>;
+    /// Oldest first, about `max_bytes`. It is in the spill's hand from then on. Nothing to a life of the thread that
+    /// is not current any more: its successor has asked for what was in hand already, and would never get this back.
+    fn due(&self, now: Mono, max_bytes: u64, is_current: &dyn Fn() -> bool) -> Vec<Due>;
     /// It is on disk, synced. False: it was delivered or dropped meanwhile, the ticket is to be settled at once.
     fn spilled(&self, now: Mono, told: &Told, ticket: Ticket) -> bool;
     /// Tickets of what became durable by another way.

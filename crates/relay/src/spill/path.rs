@@ -1,6 +1,6 @@
 //! The live path of a real relay: the retaining machine, and the senders to stores.
 
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::{Arc, Mutex, RwLockReadGuard};
 
 use engine::batch::{Batch, BatchId};
 use engine::pool;
@@ -11,7 +11,7 @@ use engine::wire::Ticket;
 use output::StoreSender;
 
 use super::live::{Content, Due, Live, Told};
-use crate::shared::Shared;
+use crate::shared::{Shared, locked};
 
 /// See the module's head.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct LivePath {
     owners: Vec<Option<String>>,
     /// Each store's address has a lane of its own.
     senders: Vec<(String, StoreSender)>,
+    /// Held while something goes into the spill's hand, or is asked back.
+    hand: Mutex<()>,
 }
 
 impl LivePath {
@@ -36,6 +38,7 @@ impl LivePath {
         LivePath {
             senders: shared.stores.iter().flat_map(of_store).collect(),
             owners: owners.into_iter().map(named).collect(),
+            hand: Mutex::new(()),
             shared,
         }
     }
@@ -50,7 +53,11 @@ impl LivePath {
 }
 
 impl Live for LivePath {
-    fn due(&self, now: Mono, max_bytes: u64) -> Vec<Due> {
+    fn due(&self, now: Mono, max_bytes: u64, is_current: &dyn Fn() -> bool) -> Vec<Due> {
+        let _hand = locked(&self.hand);
+        if !is_current() {
+            return Vec::new();
+        }
         let batches = self.shared.machine().next_due(now, max_bytes);
         let of_batch = |due: engine::relay::Due| Due {
             destination: self.destination(&due.batch),
@@ -104,6 +111,7 @@ impl Live for LivePath {
     }
 
     fn restarted(&self, now: Mono) {
+        let _hand = locked(&self.hand);
         self.shared.machine().spill_restarted(now);
         self.senders.iter().for_each(|(_, sender)| sender.spill_restarted());
         self.shared.wake_links();

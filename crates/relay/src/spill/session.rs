@@ -253,7 +253,7 @@ impl<'t> Session<'t> {
         for (batch, why) in self.thread.live.dead() {
             self.spill.keep_dead(&batch, why);
         }
-        let due = self.thread.live.due(now, PULL_BYTES);
+        let due = self.thread.live.due(now, PULL_BYTES, &|| worker.is_current());
         if due.is_empty() {
             return Ok(false);
         }

@@ -94,6 +94,33 @@ async fn a_store_that_fails_is_opened_again_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_spill_takes_nothing_says_so_and_frees_itself() {
+    let (disk, witness, live) = fresh();
+    let quota = 2 << 20;
+    let world = World::start(Arc::clone(&live), memory(&disk, &witness, &Steps::default()), quota);
+    let mut seq = 0;
+    while world.handle.mode().mode != Mode::Quota {
+        assert!(seq < 20_000, "never full");
+        live.give((seq..seq + 20).map(|seq| due(seq, 4_000, Why::Memory)));
+        seq += 20;
+        world.handle.wake();
+        world.until("it is told, or full", || live.is_empty() || !world.handle.able()).await;
+    }
+    assert!(world.handle.mode().detail.contains("2097152"), "{:?}", world.handle.mode());
+    assert!(!live.table().able);
+    world.balance(AGGREGATE, AGGREGATE);
+    let borrower = link(&world);
+    // Nothing lent is no sign that nothing is left: a spill that is being opened again lends nothing, either.
+    while !world.handle.able() {
+        let lent: Vec<Ticket> = borrower.lease(0, 1_000_000).await.into_iter().map(|(ticket, _)| ticket).collect();
+        borrower.done(Outcome::Delivered, lent);
+    }
+    world.until_told().await;
+    world.balance(AGGREGATE, AGGREGATE);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leases_are_settled_released_and_end_with_their_link() {
     let (disk, witness, live) = fresh();
     let world = World::start(Arc::clone(&live), memory(&disk, &witness, &Steps::default()), AMPLE);
