@@ -36,13 +36,12 @@ impl Harm {
         panic!("no file with a byte in it among {files:?}");
     }
 
-    /// How many of `points`, written to a log at a steady rate, must outlive it: what was written before, less a fifth for
-    /// what was written at once with the damaged place, and for an uneven rate. Nothing is asked of tables.
+    /// How many of `points`, written to a file at a steady rate, must outlive it: what was written before, less a fifth for
+    /// what was written at once with the damaged place, and for an uneven rate.
     pub(crate) fn spares(&self, points: u64) -> u64 {
         let (Harm::Flip { file, at, .. } | Harm::Cut { file, at }) = self;
         let bytes = fs::metadata(file).expect("a file that was listed").len().max(1);
-        let is_log = file.extension().is_some_and(|end| end == "log");
-        if is_log { (points * at / bytes).saturating_sub(points / 5) } else { 0 }
+        (points * at / bytes).saturating_sub(points / 5)
     }
 
     /// Does it.

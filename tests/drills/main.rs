@@ -12,6 +12,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_disk;
 mod cascade;
 mod cursor_expired;
 mod damage;

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     },
     /// What every node says of itself, the abnormal ones first
     Status,
+    /// The cluster on one screen, drawn anew every second, with the hand on replay
+    Top,
     /// The books of every node, and whether they balance
     Ledger,
     /// Who gets traffic from whom and why, and the mode in which that is decided

@@ -25,6 +25,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod top;
 pub mod up;
 
 use std::ffi::OsString;
@@ -142,6 +143,7 @@ fn dispatch(
     match arguments.command {
         Command::Up { node } => up::run(loaded, &node, screen.json, up),
         Command::Status => status::run(&loaded.cluster, screen),
+        Command::Top => top::run(&loaded.cluster, environment.by.clone(), screen),
         Command::Ledger => ledger::run(&loaded.cluster, screen),
         Command::Health(command) => {
             health::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)

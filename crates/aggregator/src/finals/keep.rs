@@ -17,7 +17,7 @@ use crate::partial_lock as lock;
 const CHECKPOINT_BYTES: u64 = 8 << 20;
 /// ... something has changed and it is so old.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
-/// What is written in one batch of a checkpoint, about: a batch of more than 8 MiB may be torn by a power cut.
+/// What is written in one batch of a checkpoint, about: appends of other partitions come in between. One block may be more.
 const BATCH_BYTES: usize = 2 << 20;
 /// Windows leave memory for their snapshots above this share of the budget ...
 const EVICT_PERCENT: u64 = 60;

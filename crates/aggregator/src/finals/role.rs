@@ -23,6 +23,7 @@ use engine::final_node::{Books, Finding};
 use engine::ring::Ring;
 use engine::rule::RuleSet;
 use engine::time::{Mono, UnixSeconds};
+use engine::verdict::Worry;
 use engine::window::BlockId;
 use engine::wire::{Flush, FlushReply, Lane, Watermark};
 use node::Store;
@@ -41,6 +42,10 @@ const QUOTA_FLUSHES_PERCENT: u64 = 95;
 const DISK_POLL: Duration = Duration::from_millis(1);
 /// Sentences about damage that are kept for the operator.
 const NOTES_MAX: usize = 32;
+/// Said until the next start.
+const INCLUDED_LOST: &str = "damage has taken the included set of a partition: batches that were merged before and come \
+     again, from a spill or a slow relay, are counted a second time; discard spills of that time if exact values matter \
+     (said until this node is started again)";
 
 /// The fixed parts of a role.
 #[derive(Debug)]
@@ -258,6 +263,20 @@ impl FinalRole {
                 notes.push(note);
             }
         }
+    }
+
+    /// What the node's verdict says besides its workers, the gravest first. A lost included set is said until the process
+    /// ends: nobody can tell when the last batch that might be merged twice has come.
+    pub(crate) fn worries(&self) -> Vec<Worry> {
+        let (mode, why) = self.mode();
+        let mut worries = Vec::new();
+        if mode != Mode::Ok {
+            worries.push(Worry { part: "final.log", why: format!("the store is in mode {}: {why}", mode.as_str()) });
+        }
+        if self.included_lost.load(Ordering::Relaxed) {
+            worries.push(Worry { part: "final.store", why: INCLUDED_LOST.to_owned() });
+        }
+        worries
     }
 
     /// Keeps a sentence for the operator.
