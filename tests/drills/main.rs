@@ -17,6 +17,7 @@ mod cascade;
 mod cursor_expired;
 mod damage;
 mod disk_full;
+mod health_modes;
 mod kill_storm;
 mod memory;
 mod recv_reset;

@@ -11,10 +11,12 @@ mod cluster_file;
 mod context;
 mod exit;
 mod explain;
+mod health;
 mod ledger;
 mod manual;
 mod moment;
 mod node;
+mod order;
 mod progress;
 mod replay;
 mod screen;
@@ -123,6 +125,7 @@ fn dispatch(
         | Command::Status
         | Command::Top
         | Command::Ledger
+        | Command::Health(_)
         | Command::Replay(_)
         | Command::Spill(_)
         | Command::Node(_)
@@ -143,14 +146,15 @@ fn dispatch(
         Command::Status => status::run(&loaded.cluster, screen),
         Command::Top => top::run(&loaded.cluster, environment.by.clone(), screen),
         Command::Ledger => ledger::run(&loaded.cluster, screen),
+        Command::Health(command) => {
+            health::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
+        }
+        Command::Node(command) => node::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen),
         Command::Replay(command) => {
             replay::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
         }
         Command::Spill(command) => {
             spill::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
-        }
-        Command::Node(arguments) => {
-            node::run(&loaded.cluster, arguments, environment.now, environment.by.clone(), screen)
         }
         Command::Config(ConfigCommand::Check) => check(&loaded, screen),
         Command::Config(ConfigCommand::Show) => show(&loaded, chosen, screen),

@@ -1,5 +1,6 @@
 mod explain;
 mod fake_node;
+mod health;
 mod manual;
 mod node;
 mod replay;

@@ -10,6 +10,7 @@ use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, NodeKnown, PeerS
 use engine::recv::CloseReason;
 use link::Dialer as _;
 use node::VerdictKeeper;
+use node::desk::Operator;
 use runtime::Supervisor;
 use runtime::queue::Probe;
 use telemetry::{Metric, Telemetry};
@@ -29,6 +30,7 @@ pub(crate) struct RelayControls {
     pub(crate) queue: Probe,
     pub(crate) telemetry: Telemetry,
     pub(crate) keeper: Arc<VerdictKeeper>,
+    pub(crate) operator: Operator,
 }
 
 impl RelayControls {
@@ -99,6 +101,7 @@ impl RelayControls {
         node::record_ledger(telemetry, &ledger);
         node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.shared.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         set(Metric::ReceivedBytes, &[], get(&counters.received_bytes));
         set(Metric::ConnectionsOpened, &[], get(&counters.opened));
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
@@ -125,7 +128,7 @@ impl RelayControls {
 
 impl Controls for RelayControls {
     fn health(&self) -> Health {
-        Health { node: self.shared.node.clone(), layer: "relay".into(), verdict: self.verdict() }
+        Health::new(&self.shared.node, "relay", self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -170,6 +173,10 @@ impl Controls for RelayControls {
 
     fn spill(&self, request: SpillRequest) -> SpillReceiver {
         self.shared.spill.request(request)
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

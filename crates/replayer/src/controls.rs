@@ -14,6 +14,7 @@ use engine::replay::{Books, LaneView, Replay};
 use engine::time::Mono;
 use link::Dialer as _;
 use node::VerdictKeeper;
+use node::desk::Operator;
 use runtime::Supervisor;
 use telemetry::{Metric, Telemetry};
 
@@ -35,6 +36,7 @@ pub(crate) struct ReplayerControls {
     pub(crate) horizon: Duration,
     pub(crate) borrowers: Vec<Arc<Borrower>>,
     pub(crate) senders: Vec<Arc<Sender>>,
+    pub(crate) operator: Operator,
 }
 
 impl ReplayerControls {
@@ -178,6 +180,7 @@ impl ReplayerControls {
         node::record_ledger(telemetry, &self.ledger());
         node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let status = self.replay_status();
         node::set_gauge(telemetry, Metric::ReplayRate, &[], status.rate_now);
@@ -245,7 +248,7 @@ fn destination(name: String, books: &Books) -> DestinationLedger {
 
 impl Controls for ReplayerControls {
     fn health(&self) -> Health {
-        Health { node: self.shared.node.clone(), layer: "replayer".into(), verdict: self.verdict() }
+        Health::new(&self.shared.node, "replayer", self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -318,6 +321,10 @@ impl Controls for ReplayerControls {
             .change(&convert::change(&change), &change.by)
             .map_err(|(wrong, why)| if wrong { Refusal::invalid(why) } else { Refusal::unavailable(why) })?;
         Ok(self.replay_status())
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

@@ -30,6 +30,20 @@ fn canaries_are_the_first_receivers_and_a_pause_stops_what_it_names() {
 }
 
 #[test]
+fn a_receiver_that_the_pool_keeps_out_gets_nothing_also_when_its_link_comes_anew() {
+    let mut replay = replay();
+    replay.set_eligible(&[false, true]);
+    replay.receiver_up(at(0), 0, 1 << 20);
+    lend(&mut replay, at(0), 0, 0..8);
+    turns(&mut replay, at(0));
+    assert_eq!((written(&mut replay, 0).len(), written(&mut replay, 1).len()), (0, 8));
+    replay.set_eligible(&[true, false]);
+    lend(&mut replay, at(0), 0, 8..16);
+    turns(&mut replay, at(0));
+    assert_eq!((written(&mut replay, 0).len(), written(&mut replay, 1).len()), (8, 0));
+}
+
+#[test]
 fn a_source_s_own_ceiling_holds() {
     let mut replay = replay();
     let change = Change { source: Some("relay-1/aggregate:final-1".into()), rate: Some(100), ..Change::default() };
