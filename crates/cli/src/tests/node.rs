@@ -20,8 +20,8 @@ fn node(about: About) -> FakeNode {
     let or_not = |reply: Option<Reply>| reply.unwrap_or_else(|| bad(404, "not here"));
     FakeNode::responding(move |asked| match asked.what.as_str() {
         "GET /v1/nodes/relay-1" | "GET /v1/nodes/partial-1" => good(&about.known),
-        "GET /v1/spill" => or_not(about.spill.as_ref().map(|spill| good(spill))),
-        "GET /v1/replay" => or_not(about.replay.as_ref().map(|replay| good(replay))),
+        "GET /v1/spill" => or_not(about.spill.as_ref().map(good)),
+        "GET /v1/replay" => or_not(about.replay.as_ref().map(good)),
         "GET /v1/ledger" => good(&Ledger {
             destinations: vec![DestinationLedger { in_flight: about.in_flight, ..DestinationLedger::default() }],
             ..Ledger::default()
