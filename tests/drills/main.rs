@@ -72,6 +72,11 @@ impl Dice {
         mix(self.state) % bound
     }
 
+    /// Dice with numbers of their own, for what runs beside.
+    fn more(&mut self) -> Dice {
+        Dice { state: mix(self.below(u64::MAX)) }
+    }
+
     fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         let index = usize::try_from(self.below(from.len() as u64)).expect("an index");
         from.get(index).expect("one of them")

@@ -93,6 +93,7 @@ impl AggregatorControls {
     pub(crate) fn refresh(&self) {
         let telemetry = &self.telemetry;
         node::record_ledger(telemetry, &self.ledger());
+        node::record_self(telemetry, &self.verdict(), self.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
         self.operator.record(telemetry);
         node::record_peers(telemetry, &self.peers());
@@ -100,7 +101,8 @@ impl AggregatorControls {
         let figure = |name: &str| figures.get(name).copied().unwrap_or(0);
         let duplicates = figure("duplicate_batches") + figure("duplicate_groups");
         telemetry.counter(Metric::DuplicateBatches, &[]).absolute(duplicates);
-        if self.service.finals.is_some() {
+        if let Some(role) = &self.service.finals {
+            node::set_gauge(telemetry, Metric::StoreQuotaBytes, &[], role.setup.quota_bytes);
             node::set_gauge(telemetry, Metric::WindowsOpen, &[], figure("windows"));
             telemetry.counter(Metric::EmittedPoints, &[]).absolute(figure("emitted_lines"));
             telemetry.counter(Metric::Corrections, &[]).absolute(figure("corrections"));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use admin::{Controls, Refusal, SpillAnswer, SpillRequest};
 use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, NodeKnown, PeerStatus, Status, Verdict, WorkerStatus};
@@ -98,6 +99,7 @@ impl RelayControls {
         let set = |metric, labels: &[(&'static str, String)], value| telemetry.counter(metric, labels).absolute(value);
         let ledger = self.ledger();
         node::record_ledger(telemetry, &ledger);
+        node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.shared.started));
         node::record_workers(telemetry, &self.supervisor);
         self.operator.record(telemetry);
         set(Metric::ReceivedBytes, &[], get(&counters.received_bytes));
@@ -113,6 +115,11 @@ impl RelayControls {
         node::set_gauge(telemetry, Metric::QueueBytes, &[("queue", "relay.lines".into())], self.queue.queued_bytes());
         node::record_peers(telemetry, &self.peers());
         self.shared.spill.record(telemetry);
+        let latency = self.shared.machine().latency().clone();
+        for percent in [50, 99] {
+            let within = Duration::from_millis(latency.within_ms(percent)).as_secs_f64();
+            telemetry.gauge(Metric::Durable, &[("percentile", percent.to_string())]).set(within);
+        }
         for (reason, n) in locked(&counters.links_closed).iter() {
             set(Metric::LinksClosed, &[("reason", (*reason).to_owned())], *n);
         }

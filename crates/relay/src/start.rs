@@ -21,7 +21,7 @@ use runtime::identity::DataDir;
 use runtime::net;
 use runtime::queue::{Receiver, Sender, byte_queue};
 use runtime::{Clock, Supervisor, Worker};
-use telemetry::Telemetry;
+use telemetry::{Metric, Telemetry};
 use tracing::info;
 
 use crate::controls::RelayControls;
@@ -110,6 +110,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         telemetry: Telemetry::new(&me.name, "relay"),
         operator: Operator::new(Arc::clone(&desk), vec![watch]),
     });
+    node::set_gauge(&controls.telemetry, Metric::SpillQuotaBytes, &[], cluster.spill.quota_bytes);
     let reporter = Arc::clone(&controls);
     node::report_own_metrics(cluster, me, &supervisor, move |now| {
         reporter.refresh();
@@ -218,6 +219,7 @@ fn share(
         lanes: Lanes::new(&addresses, cluster.partitions),
         decider: Decider::new(routes, rules, cluster.partitions),
         stores,
+        journal: cluster.send.journal,
         peers: peers.to_vec(),
         machine,
         spill: Arc::new(spill::Handle::new(clock.unix())),
@@ -292,7 +294,7 @@ fn start_spill(
         },
         journal: cluster.send.journal,
     };
-    let live = Arc::new(spill::LivePath::new(Arc::clone(shared), cluster.partitions, &finals));
+    let live = Arc::new(spill::LivePath::new(Arc::clone(shared), incarnation.epoch, cluster.partitions, &finals));
     let disk = spill::rocksdb(cluster.spill.quota_bytes);
     spill::start(supervisor, settings, Arc::clone(&shared.spill), live, disk, shared.clock)
 }

@@ -178,12 +178,15 @@ impl ReplayerControls {
     pub(crate) fn refresh(&self) {
         let telemetry = &self.telemetry;
         node::record_ledger(telemetry, &self.ledger());
+        node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
         self.operator.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let status = self.replay_status();
         node::set_gauge(telemetry, Metric::ReplayRate, &[], status.rate_now);
         node::set_gauge(telemetry, Metric::ReplayCeiling, &[], status.ceiling_now);
+        let used = u32::try_from(status.horizon_used_percent).map_or(f64::INFINITY, f64::from) / 100.0;
+        telemetry.gauge(Metric::ReplayHorizonUsed, &[]).set(used);
         let mut backlog = BTreeMap::<String, u64>::new();
         for source in &status.sources {
             *backlog.entry(source.source.clone()).or_default() += source.pending_points;
