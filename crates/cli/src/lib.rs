@@ -118,19 +118,12 @@ fn dispatch(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     screen.json = arguments.json;
-    match &arguments.command {
-        Command::Completions { shell } => return manual::completions(*shell, screen),
-        Command::Man { directory } => return manual::man(directory, screen),
-        Command::Up { .. }
-        | Command::Status
-        | Command::Top
-        | Command::Ledger
-        | Command::Health(_)
-        | Command::Replay(_)
-        | Command::Spill(_)
-        | Command::Node(_)
-        | Command::Config(_)
-        | Command::Explain { .. } => {}
+    // These need no cluster file.
+    if let Command::Completions { shell } = &arguments.command {
+        return manual::completions(*shell, screen);
+    }
+    if let Command::Man { directory } = &arguments.command {
+        return manual::man(directory, screen);
     }
     let (path, chosen) = cluster_file::locate(arguments.config, environment.config_variable.as_ref())?;
     let loaded = match cluster_file::read(&path, screen)? {
