@@ -108,9 +108,12 @@ pub struct NodeChange {
     /// Of a relay that is forgotten: its sender, 16 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
-    /// Of a relay that is forgotten: points that are given up with it.
+    /// Of a relay that is forgotten: points that are given up with it; `None`: nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_points: Option<u64>,
+    /// Without it a relay is forgotten only if it is known that nothing is lost; else 409.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
     #[serde(default)]
     pub dry_run: bool,
     #[serde(default)]

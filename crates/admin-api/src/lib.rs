@@ -3,6 +3,7 @@
 //! Every path answers JSON, but `/metrics` (Prometheus text). Counters are totals since the node's start.
 
 mod health;
+mod known;
 mod replay;
 mod spill;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use health::{HealthEvent, LayerMode, ModeChange, ModeStatus, NodeChange, Ordered, PoolNode, PoolStatus};
+pub use known::NodeKnown;
 pub use replay::{AuditEntry, ReplayChange, ReplaySettings, ReplaySource, ReplayStatus, SourceSettings, TimeRange};
 pub use spill::{
     CursorAdvance, Gap, Quarantined, Refused, SpillDiscard, SpillImported, SpillLane, SpillLoss, SpillPage,
@@ -37,6 +39,8 @@ pub mod paths {
     pub const WORKERS: &str = "/v1/workers";
     /// `Vec<`[`super::BadLine`]`>`, latest first
     pub const BADLINES: &str = "/v1/badlines";
+    /// [`super::NodeKnown`]
+    pub const NODE: &str = "/v1/nodes/{name}";
     /// `GET` [`super::ReplayStatus`], `PUT` [`super::ReplayChange`]; replayers and final nodes
     pub const REPLAY: &str = "/v1/replay";
     /// `Vec<`[`super::AuditEntry`]`>`, latest first; replayers, final nodes, relays

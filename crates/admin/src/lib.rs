@@ -5,12 +5,15 @@
 //! protects it yet: bind it there.
 
 mod handlers;
+mod known;
 mod orders;
 mod replay;
 mod server;
 mod spill;
 
-use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, ReplayChange, ReplayStatus, Status, WorkerStatus};
+use admin_api::{
+    AuditEntry, BadLine, Failpoint, Health, Ledger, NodeKnown, ReplayChange, ReplayStatus, Status, WorkerStatus,
+};
 use tokio::sync::oneshot;
 
 pub use orders::{NodeOrder, Orders};
@@ -36,6 +39,11 @@ pub trait Controls: Send + Sync + 'static {
     /// # Errors
     /// Says what is wrong with it.
     fn failpoint(&self, failpoint: Failpoint) -> Result<(), String>;
+
+    /// For `GET /v1/nodes/NAME`.
+    fn known(&self, name: &str) -> NodeKnown {
+        NodeKnown { node: self.health().node, about: name.to_owned(), ..NodeKnown::default() }
+    }
 
     /// For `GET /v1/replay`; nodes that replay nothing leave it as it is.
     ///

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use admin::{Controls, Refusal};
 use admin_api::{
-    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, ReplayChange, ReplayStatus, Status,
-    Verdict, WorkerStatus,
+    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, NodeKnown, PeerStatus, ReplayChange,
+    ReplayStatus, Status, Verdict, WorkerStatus,
 };
 use engine::time::Mono;
 use link::Dialer as _;
@@ -93,13 +93,16 @@ impl AggregatorControls {
     pub(crate) fn refresh(&self) {
         let telemetry = &self.telemetry;
         node::record_ledger(telemetry, &self.ledger());
+        node::record_self(telemetry, &self.verdict(), self.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let figures = self.figures();
         let figure = |name: &str| figures.get(name).copied().unwrap_or(0);
         let duplicates = figure("duplicate_batches") + figure("duplicate_groups");
         telemetry.counter(Metric::DuplicateBatches, &[]).absolute(duplicates);
-        if self.service.finals.is_some() {
+        if let Some(role) = &self.service.finals {
+            node::set_gauge(telemetry, Metric::StoreQuotaBytes, &[], role.setup.quota_bytes);
             node::set_gauge(telemetry, Metric::WindowsOpen, &[], figure("windows"));
             telemetry.counter(Metric::EmittedPoints, &[]).absolute(figure("emitted_lines"));
             telemetry.counter(Metric::Corrections, &[]).absolute(figure("corrections"));
@@ -191,6 +194,17 @@ impl Controls for AggregatorControls {
             (None, None) => Ledger::default(),
         };
         node::close_books(Ledger { node: self.service.node.clone(), layer: self.layer.into(), ..ledger })
+    }
+
+    fn known(&self, name: &str) -> NodeKnown {
+        let sender = self.service.forgotten.sender_of(name);
+        let dialled = self.downlinks.iter().any(|link| link.peer() == name && link.standing().is_up());
+        NodeKnown {
+            node: self.service.node.clone(),
+            about: name.to_owned(),
+            linked: dialled || sender.is_some_and(|sender| self.service.senders.is_present(sender)),
+            sender: sender.map(|sender| format!("{sender:016x}")),
+        }
     }
 
     fn workers(&self) -> Vec<WorkerStatus> {

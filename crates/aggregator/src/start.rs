@@ -23,6 +23,7 @@ use telemetry::Telemetry;
 use crate::accept::{self, Service};
 use crate::controls::AggregatorControls;
 use crate::finals::{self, CatchUp, FinalRole};
+use crate::forgotten::Forgotten;
 use crate::partial::{self, Downlink, PartialRole};
 use crate::speaker::Voice;
 
@@ -80,6 +81,7 @@ struct Common<'c> {
     /// For each partition the index of its final node.
     owners: Vec<usize>,
     threads: usize,
+    forgotten: Arc<Forgotten>,
 }
 
 /// Starts the aggregator `me` of `cluster`, in its layer, on the current tokio runtime.
@@ -103,6 +105,8 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         Some((role, downlinks, watch)) => (Some(role), (downlinks, vec![watch])),
         None => (None, (Vec::new(), Vec::new())),
     };
+    let forgotten = Arc::clone(&common.forgotten);
+    desk.follow(move |orders| forgotten.set(orders));
     start_health(&supervisor, me.layer, &desk, &watches);
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
     let voice =
@@ -110,6 +114,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let service = Arc::new(Service {
         voice,
         senders: Arc::default(),
+        forgotten: Arc::clone(&common.forgotten),
         node: me.name.clone(),
         cluster: cluster.name.clone(),
         versions: common.versions,
@@ -164,6 +169,7 @@ fn common<'c>(
         rules,
         finals,
         threads,
+        forgotten: Arc::default(),
     })
 }
 
@@ -181,6 +187,7 @@ fn start_partial(
 ) -> (Arc<PartialRole>, Vec<Arc<Downlink>>, Arc<Watch>) {
     let cluster = common.cluster;
     let role = Arc::new(PartialRole::new(partial::Setup {
+        forgotten: Arc::clone(&common.forgotten),
         node: common.me.name.clone(),
         cluster: cluster.name.clone(),
         clock: common.clock,
@@ -228,6 +235,7 @@ fn start_final(common: &Common<'_>, supervisor: &Supervisor, data: &Path) -> Res
     let opener = finals::opener(data, cluster.final_.quota_bytes)?;
     let catch_up = CatchUp::open(data, cluster.replay.rate.get());
     let setup = finals::Setup {
+        forgotten: Arc::clone(&common.forgotten),
         node: common.me.name.clone(),
         clock: common.clock,
         shards: common.threads.min(mine.len()).max(1),

@@ -155,10 +155,12 @@ impl Client {
 
     /// Sends all requests at once; the replies are in their order.
     pub(crate) fn exchange<'c>(&self, requests: Vec<(&'c Node, Request)>) -> Vec<Answer<'c, Reply>> {
-        let nodes: Vec<&Node> = requests.iter().map(|(node, _)| *node).collect();
-        let questions = requests.into_iter().map(|(node, request)| ask(node.admin, request));
-        let results = self.runtime.block_on(all(questions));
-        nodes.into_iter().zip(results).map(|(node, result)| Answer { node, result }).collect()
+        self.drive(exchange_all(requests))
+    }
+
+    /// Runs something that asks by itself.
+    pub(crate) fn drive<F: Future>(&self, what: F) -> F::Output {
+        self.runtime.block_on(what)
     }
 
     /// As [`Client::exchange`], with answers of one type.
@@ -188,6 +190,13 @@ impl<'c> Answer<'c, Reply> {
     pub(crate) fn decoded<T: DeserializeOwned>(self) -> Answer<'c, T> {
         Answer { node: self.node, result: self.result.and_then(|reply| reply.decode()) }
     }
+}
+
+/// As [`Client::exchange`], for who has other things to do meanwhile.
+pub(crate) async fn exchange_all(requests: Vec<(&Node, Request)>) -> Vec<Answer<'_, Reply>> {
+    let nodes: Vec<&Node> = requests.iter().map(|(node, _)| *node).collect();
+    let results = all(requests.into_iter().map(|(node, request)| ask(node.admin, request))).await;
+    nodes.into_iter().zip(results).map(|(node, result)| Answer { node, result }).collect()
 }
 
 /// Asks `path` of every node; the answers are in the order of the file.

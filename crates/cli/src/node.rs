@@ -1,4 +1,7 @@
-//! `spillway node`: an operator's hand on one node of a pool.
+//! `spillway node`: an operator's hand on one node.
+
+mod forget;
+mod loss;
 
 use admin_api::NodeChange;
 use anyhow::anyhow;
@@ -28,6 +31,29 @@ enum NodeCommand {
     Drain(One),
     /// Let a drained node have traffic again
     Undrain(One),
+    /// It will never return: nobody sends to it or waits for it any more, and nothing of it is taken. For good
+    Forget(Forget),
+}
+
+#[derive(Debug, Args)]
+struct Forget {
+    /// A relay, a partial node or a replayer of the cluster file
+    name: String,
+    /// Of a relay that nobody remembers: its sender, as in the file `identity` of its data directory
+    #[arg(long, value_name = "HEX", value_parser = sender)]
+    sender: Option<u64>,
+    /// Say what would be lost, and do nothing
+    #[arg(long, conflicts_with = "force")]
+    dry_run: bool,
+    /// Lose it, also where nobody can say how much it is
+    #[arg(long)]
+    force: bool,
+}
+
+fn sender(text: &str) -> Result<u64, String> {
+    let hex = text.len() == 16 && text.chars().all(|c| c.is_ascii_hexdigit());
+    let sender = u64::from_str_radix(text, 16).ok().filter(|_| hex);
+    sender.ok_or_else(|| "a sender is 16 hex digits, such as 9f3a00c41d2b7e56".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +80,7 @@ pub(crate) fn run(
     match node.command {
         NodeCommand::Drain(one) => change(&context, "drain", &one, screen),
         NodeCommand::Undrain(one) => change(&context, "undrain", &one, screen),
+        NodeCommand::Forget(asked) => forget::run(&context, &asked, screen),
     }
 }
 

@@ -214,7 +214,7 @@ fn rank(verdict: &Verdict) -> u8 {
     }
 }
 
-fn words(verdict: &Verdict) -> (&'static str, String) {
+pub(crate) fn words(verdict: &Verdict) -> (&'static str, String) {
     match verdict {
         Verdict::Starting => ("starting", String::new()),
         Verdict::Ready => ("ready", String::new()),

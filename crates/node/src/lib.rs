@@ -11,7 +11,7 @@ mod verdict;
 
 pub use books::{add_store_books, close_books};
 pub use own_metrics::report_own_metrics;
-pub use record::{record_ledger, record_peers, record_workers, set_gauge};
+pub use record::{record_ledger, record_peers, record_self, record_workers, set_gauge};
 pub use settings::{restart_policy, start_stores};
 pub use start_error::{StartError, io_error, listed};
 pub use verdict::{VerdictKeeper, for_api};

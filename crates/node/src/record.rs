@@ -1,6 +1,8 @@
 //! From the books and workers into the metrics registry: done when somebody asks, never on the hot path.
 
-use admin_api::{Ledger, PeerStatus};
+use std::time::Duration;
+
+use admin_api::{Ledger, PeerStatus, Verdict};
 use runtime::Supervisor;
 use telemetry::{Metric, Telemetry};
 
@@ -30,6 +32,8 @@ pub fn record_ledger(telemetry: &Telemetry, ledger: &Ledger) {
         set_gauge(telemetry, Metric::UnconfirmedPoints, &labels, to.delivered_unconfirmed);
         set_gauge(telemetry, Metric::InFlightPoints, &labels, to.in_flight);
         set_gauge(telemetry, Metric::SpillPendingPoints, &labels, to.spill_pending);
+        let lost = to.dropped.iter().filter(|(reason, _)| *reason != "discarded").map(|(_, n)| n).sum();
+        set(Metric::LostPoints, &labels, lost);
         for (reason, n) in &to.dropped {
             let labels = [("destination", to.destination.clone()), ("reason", reason.clone())];
             set(Metric::DestinationDroppedPoints, &labels, *n);
@@ -58,5 +62,50 @@ pub fn record_peers(telemetry: &Telemetry, peers: &[PeerStatus]) {
         let labels = [("peer", peer.peer.clone())];
         set_gauge(telemetry, Metric::LinkUp, &labels, u64::from(peer.state == "up"));
         set_gauge(telemetry, Metric::LinkInFlightBytes, &labels, peer.in_flight_bytes);
+        let oldest = Duration::from_millis(peer.oldest_unacked_ms).as_secs_f64();
+        telemetry.gauge(Metric::LinkOldestUnacked, &labels).set(oldest);
+    }
+}
+
+/// What the node says of itself: verdict, age, memory, build.
+pub fn record_self(telemetry: &Telemetry, verdict: &Verdict, uptime: Duration) {
+    for word in VERDICTS {
+        let is = u64::from(word == verdict_word(verdict));
+        set_gauge(telemetry, Metric::VerdictState, &[("verdict", word.to_owned())], is);
+    }
+    telemetry.gauge(Metric::Uptime, &[]).set(uptime.as_secs_f64());
+    set_gauge(telemetry, Metric::BuildInfo, &[("version", env!("CARGO_PKG_VERSION").to_owned())], 1);
+    // A kernel that does not say leaves the figure out: zero would be a lie.
+    if let Ok(bytes) = runtime::resident_bytes() {
+        set_gauge(telemetry, Metric::ResidentBytes, &[], bytes);
+    }
+}
+
+const VERDICTS: [&str; 5] = ["starting", "ready", "overloaded", "degraded", "draining"];
+
+fn verdict_word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Starting => "starting",
+        Verdict::Ready => "ready",
+        Verdict::Overloaded { .. } => "overloaded",
+        Verdict::Degraded { .. } => "degraded",
+        Verdict::Draining => "draining",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_the_verdict_of_now_is_one() {
+        let telemetry = Telemetry::new("relay-1", "relay");
+        record_self(&telemetry, &Verdict::Overloaded { queue_bytes: 1, lag_ms: 2 }, Duration::from_secs(1));
+        record_self(&telemetry, &Verdict::Ready, Duration::from_millis(2_500));
+        let text = telemetry.render_prometheus();
+        let ones: Vec<&str> = text.lines().filter(|l| l.starts_with("spillway_verdict{") && l.ends_with(" 1")).collect();
+        assert_eq!(ones, ["spillway_verdict{node=\"relay-1\",layer=\"relay\",verdict=\"ready\"} 1"]);
+        assert!(text.contains("spillway_uptime_seconds{node=\"relay-1\",layer=\"relay\"} 2.5\n"), "{text}");
+        assert!(text.contains("spillway_resident_bytes{"), "{text}");
     }
 }

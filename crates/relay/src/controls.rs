@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use admin::{Controls, Refusal, SpillAnswer, SpillRequest};
-use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
+use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, NodeKnown, PeerStatus, Status, Verdict, WorkerStatus};
 use engine::recv::CloseReason;
 use link::Dialer as _;
 use node::VerdictKeeper;
@@ -98,7 +99,9 @@ impl RelayControls {
         let set = |metric, labels: &[(&'static str, String)], value| telemetry.counter(metric, labels).absolute(value);
         let ledger = self.ledger();
         node::record_ledger(telemetry, &ledger);
+        node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.shared.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         set(Metric::ReceivedBytes, &[], get(&counters.received_bytes));
         set(Metric::ConnectionsOpened, &[], get(&counters.opened));
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
@@ -112,6 +115,11 @@ impl RelayControls {
         node::set_gauge(telemetry, Metric::QueueBytes, &[("queue", "relay.lines".into())], self.queue.queued_bytes());
         node::record_peers(telemetry, &self.peers());
         self.shared.spill.record(telemetry);
+        let latency = self.shared.machine().latency().clone();
+        for percent in [50, 99] {
+            let within = Duration::from_millis(latency.within_ms(percent)).as_secs_f64();
+            telemetry.gauge(Metric::Durable, &[("percentile", percent.to_string())]).set(within);
+        }
         for (reason, n) in locked(&counters.links_closed).iter() {
             set(Metric::LinksClosed, &[("reason", (*reason).to_owned())], *n);
         }
@@ -139,6 +147,15 @@ impl Controls for RelayControls {
 
     fn ledger(&self) -> Ledger {
         books::ledger(&self.shared)
+    }
+
+    fn known(&self, name: &str) -> NodeKnown {
+        let me = &self.shared.node;
+        let linked =
+            self.shared.peers.iter().zip(&self.uplinks).any(|(peer, link)| peer == name && link.standing().is_up());
+        let own = self.uplinks.first().filter(|_| name == me);
+        let sender = own.map(|link| format!("{:016x}", link.greeting.incarnation.sender));
+        NodeKnown { node: me.clone(), about: name.to_owned(), linked, sender }
     }
 
     fn workers(&self) -> Vec<WorkerStatus> {

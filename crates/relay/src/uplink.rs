@@ -162,7 +162,10 @@ impl Dialer for Uplink {
 
     fn refused(&self, node: &str, peer: &str, reason: RefuseReason) {
         let why = reason.explain();
-        if reason != RefuseReason::DuplicateSender {
+        if reason == RefuseReason::Forgotten {
+            // The keeper says it, once; peers refuse at every attempt.
+            self.shared.doubt.forgotten();
+        } else if reason != RefuseReason::DuplicateSender {
             error!(node, peer, why, "link refused");
         } else if self.shared.doubt.refused(self.shared.clock.now(), self.peer) {
             // It may be the end of our former life that the peer has not noticed; if not, the verdict says so.

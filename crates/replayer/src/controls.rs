@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use admin::{Controls, Refusal};
 use admin_api::{
-    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, ReplayChange, ReplaySource,
-    ReplayStatus, Status, Verdict, WorkerStatus,
+    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, NodeKnown, PeerStatus, ReplayChange,
+    ReplaySource, ReplayStatus, Status, Verdict, WorkerStatus,
 };
 use engine::pace::{Controller, Held};
 use engine::replay::{Books, LaneView, Replay};
@@ -178,11 +178,15 @@ impl ReplayerControls {
     pub(crate) fn refresh(&self) {
         let telemetry = &self.telemetry;
         node::record_ledger(telemetry, &self.ledger());
+        node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let status = self.replay_status();
         node::set_gauge(telemetry, Metric::ReplayRate, &[], status.rate_now);
         node::set_gauge(telemetry, Metric::ReplayCeiling, &[], status.ceiling_now);
+        let used = u32::try_from(status.horizon_used_percent).map_or(f64::INFINITY, f64::from) / 100.0;
+        telemetry.gauge(Metric::ReplayHorizonUsed, &[]).set(used);
         let mut backlog = BTreeMap::<String, u64>::new();
         for source in &status.sources {
             *backlog.entry(source.source.clone()).or_default() += source.pending_points;
@@ -281,6 +285,14 @@ impl Controls for ReplayerControls {
             destinations: by.into_iter().map(|(name, books)| destination(name, &books)).collect(),
             ..Ledger::default()
         })
+    }
+
+    fn known(&self, name: &str) -> NodeKnown {
+        let settings = self.shared.machine().settings().clone();
+        let sources = settings.sources.iter().zip(self.borrowers.iter().map(|link| link.standing().is_up()));
+        let receivers = settings.receivers.iter().zip(self.senders.iter().map(|link| link.standing().is_up()));
+        let linked = sources.chain(receivers).any(|(peer, is_up)| peer == name && is_up);
+        NodeKnown { node: self.shared.node.clone(), about: name.to_owned(), linked, sender: None }
     }
 
     fn workers(&self) -> Vec<WorkerStatus> {

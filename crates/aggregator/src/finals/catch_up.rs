@@ -2,7 +2,6 @@
 //! directory, replaced as a whole. A file that cannot be read is as good as none; the cluster file's `replay.rate` counts.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -11,6 +10,7 @@ use admin_api::{AuditEntry, ReplayChange, ReplaySettings, SourceSettings};
 use engine::rate;
 use engine::replay::{ONE_SOURCE, known_sources, unknown_source};
 use engine::time::UnixSeconds;
+use runtime::replace_file;
 
 use crate::partial_lock as lock;
 
@@ -100,7 +100,9 @@ impl CatchUp {
         settings.version += 1;
         (settings.changed_at, settings.changed_by) = (u64::from(now.0), change.by.clone());
         if let Some(file) = &self.file {
-            keep(file, &settings).map_err(|error| Refusal::unavailable(format!("keep the settings: {error}")))?;
+            let text = serde_json::to_vec_pretty(&settings).map_err(|error| error.to_string());
+            let kept = text.and_then(|text| replace_file(file, &text).map_err(|error| error.to_string()));
+            kept.map_err(|error| Refusal::unavailable(format!("keep the settings: {error}")))?;
         }
         state.settings = settings;
         state.audit.splice(0..0, audit.into_iter().rev());
@@ -132,16 +134,6 @@ fn check(change: &ReplayChange, sources: &[String], settings: &ReplaySettings) -
         }));
     }
     Ok(())
-}
-
-/// Replaces the file as a whole, durably.
-fn keep(file: &Path, settings: &ReplaySettings) -> io::Result<()> {
-    let temporary = file.with_extension("json.new");
-    let mut out = fs::File::create(&temporary)?;
-    out.write_all(&serde_json::to_vec_pretty(settings).map_err(io::Error::other)?)?;
-    out.sync_all()?;
-    fs::rename(&temporary, file)?;
-    file.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
 }
 
 #[cfg(test)]

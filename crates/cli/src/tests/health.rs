@@ -186,9 +186,8 @@ fn wrong_orders_are_refused_before_anybody_is_asked() {
     #[track_caller]
     fn check(arguments: &[&str], expected: &str) {
         let relay = obeying("relay-1", None);
-        let partial = obeying("partial-1", None);
-        let owner = obeying("final-1", None);
-        let nodes = [("relay-1", "relay", &relay), ("partial-1", "partial", &partial), ("final-1", "final", &owner)];
+        let (partial, last) = (obeying("partial-1", None), obeying("final-1", None));
+        let nodes = [("relay-1", "relay", &relay), ("partial-1", "partial", &partial), ("final-1", "final", &last)];
         let file = cluster_of("wrong-orders", &nodes);
         let said = spillway(&[&["--config", file.path()], arguments].concat());
         assert_eq!(said.exit, Exit::Usage, "{said:?}");

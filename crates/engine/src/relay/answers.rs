@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Disowned, Drop, Peer, Relay, State};
 use crate::batch::BatchId;
 use crate::time::Mono;
-use crate::wire::{Durable, NackReason};
+use crate::wire::{Durable, FORGOTTEN, NackReason};
 
 impl Relay {
     /// Batches are safe at the final layer: they are forgotten here, whoever says so. Those that the spill has are
@@ -70,6 +70,7 @@ impl Relay {
             NackReason::UnknownVersion => self.refuse(id.seq, Drop::UnknownVersion),
             NackReason::Poison => self.refuse(id.seq, Drop::Poison),
             NackReason::DuplicateSender => self.disown(now, id.seq, Disowned::Duplicate),
+            NackReason::Retired { floor: FORGOTTEN } => self.disown(now, id.seq, Disowned::Forgotten),
             NackReason::Retired { floor } => self.disown(now, id.seq, Disowned::Retired { floor }),
         }
     }

@@ -68,13 +68,15 @@ const SLACK_SHARE: u64 = 8;
 /// Index into [`Settings::peers`].
 pub type Peer = usize;
 
-/// The final layer takes nothing of this incarnation any more, so there is another node with this identity.
+/// The final layer takes nothing of this incarnation any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disowned {
     /// It knows this epoch with another nonce.
     Duplicate,
     /// Another node has retired the epochs up to `floor`, this one among them.
     Retired { floor: u32 },
+    /// An operator has forgotten this relay.
+    Forgotten,
 }
 
 /// How one link does.

@@ -47,9 +47,12 @@ pub struct HelloOk {
     pub window_bytes: u64,
     /// The highest epoch of the dialling sender that the final layer knows, as far as this node can tell; 0: none.
     pub known_epoch: u32,
-    /// The epochs of that sender up to this one are retired; 0: none.
+    /// The epochs of that sender up to this one are retired; 0: none, [`FORGOTTEN`]: all that ever come.
     pub retired: u32,
 }
+
+/// The floor of a sender that an operator has forgotten: all its epochs are retired, also those to come.
+pub const FORGOTTEN: u32 = u32::MAX;
 
 /// Why a `Hello` is not welcome. The text of each says what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,11 +64,12 @@ pub enum RefuseReason {
     DuplicateSender,
     Role,
     Draining,
+    Forgotten,
 }
 
 impl RefuseReason {
     /// All there are, in the order of their codes.
-    pub const ALL: [RefuseReason; 7] = [
+    pub const ALL: [RefuseReason; 8] = [
         RefuseReason::Protocol,
         RefuseReason::Cluster,
         RefuseReason::Partitions,
@@ -73,6 +77,7 @@ impl RefuseReason {
         RefuseReason::DuplicateSender,
         RefuseReason::Role,
         RefuseReason::Draining,
+        RefuseReason::Forgotten,
     ];
 
     /// What happened and what would be right.
@@ -91,6 +96,9 @@ impl RefuseReason {
             }
             RefuseReason::Role => "the peer does not take links of this kind: check `layer` and `link` of both nodes",
             RefuseReason::Draining => "the peer is draining",
+            RefuseReason::Forgotten => {
+                "an operator has forgotten this node (`spillway node forget`): stop it, and empty its `data` directory before it serves again"
+            }
         }
     }
 
@@ -103,6 +111,7 @@ impl RefuseReason {
             RefuseReason::DuplicateSender => 4,
             RefuseReason::Role => 5,
             RefuseReason::Draining => 6,
+            RefuseReason::Forgotten => 7,
         }
     }
 }

@@ -25,7 +25,7 @@ mod lease;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-pub use control::{Durable, Hello, HelloOk, NackReason, Range, RefuseReason, Role, Watermark, Word};
+pub use control::{Durable, FORGOTTEN, Hello, HelloOk, NackReason, Range, RefuseReason, Role, Watermark, Word};
 pub use flush::{Flush, FlushReply, Group, GroupReply, Included, Lane};
 pub use lease::{Backlog, Done, LaneBacklog, LeaseEnd, LeaseRequest, Leased, Outcome, Ticket};
 

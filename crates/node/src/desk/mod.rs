@@ -184,6 +184,10 @@ impl Desk {
         drop(followers);
         for change in changes {
             let Change { key, old, entry } = change;
+            // The CLI tells every node at once: the same order of another node is no news for anybody.
+            if *old == entry.value {
+                continue;
+            }
             info!(node = %self.node, order = %key, old = %old, new = %entry.value, by = %entry.by, on = %entry.origin, "ordered");
             self.note(kept, audit_entry(change));
         }

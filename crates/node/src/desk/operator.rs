@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use admin::{NodeOrder, Refusal};
-use admin_api::{AuditEntry, HealthEvent, LayerMode, ModeChange, ModeStatus, NodeChange, Ordered, PoolStatus};
+use admin_api::{
+    AuditEntry, HealthEvent, LayerMode, ModeChange, ModeStatus, NodeChange, Ordered, PoolStatus, SpillLoss,
+};
 use config::Layer;
 use engine::control::{Forgotten, Order};
 use engine::health::Mode;
+use telemetry::{Metric, Telemetry};
 
 use super::{Desk, Watch, audit_entry};
 
@@ -22,6 +25,13 @@ impl Operator {
     /// Answers for a node.
     pub fn new(desk: Arc<Desk>, watches: Vec<Arc<Watch>>) -> Operator {
         Operator { desk, watches }
+    }
+
+    /// What was given up with whom.
+    pub fn record(&self, telemetry: &Telemetry) {
+        for (node, what) in self.desk.control().forgotten() {
+            crate::set_gauge(telemetry, Metric::ForgottenPoints, &[("node", node.to_owned())], what.lost_points);
+        }
     }
 
     fn do_or_see(&self, orders: &[Order], dry_run: bool, by: &str) -> Result<Ordered, Refusal> {
@@ -89,11 +99,20 @@ impl Operator {
                 let parse = |hex: &String| u64::from_str_radix(hex, 16);
                 let sender = change.sender.as_ref().map(parse).transpose();
                 let sender = sender.map_err(|_| Refusal::invalid("`sender` is not 16 hex digits"))?;
+                if *layer == Layer::Relay && change.lost_points != Some(0) && !change.force && !change.dry_run {
+                    return Err(would_lose(&node, change.lost_points));
+                }
                 let what = Forgotten { sender, lost_points: change.lost_points.unwrap_or(0) };
                 Ok(Order::Forget { node, what })
             }
         }
     }
+}
+
+fn would_lose(relay: &str, points: Option<u64>) -> Refusal {
+    let how_much = points.map_or_else(|| "an unknown number of points".to_owned(), |points| format!("{points} points"));
+    let loss = SpillLoss { points: points.unwrap_or(0), ..SpillLoss::default() };
+    Refusal::would_lose(format!("{relay} would be forgotten with {how_much} in its spill: `force` does it"), loss)
 }
 
 fn eligible(pools: &[PoolStatus]) -> BTreeSet<String> {
