@@ -1,6 +1,6 @@
 //! Bytes flip and files end too early, in a spill and in a final node's data. Whatever the place: the node starts, what is
-//! whole is kept, and what is gone is counted exactly. The thousand places of one store are the store's own tests; here are
-//! some, against the real binaries.
+//! whole is kept, and what is gone is counted exactly. The long form is a thousand places each, against the real binaries,
+//! shared out among clusters side by side: most of the time each of them waits.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -36,13 +36,12 @@ impl Harm {
         panic!("no file with a byte in it among {files:?}");
     }
 
-    /// How many of `points`, written to a log at a steady rate, must outlive it: what was written before, less a fifth for
-    /// what was written at once with the damaged place, and for an uneven rate. Nothing is asked of tables.
+    /// How many of `points`, written to a file at a steady rate, must outlive it: what was written before, less a fifth for
+    /// what was written at once with the damaged place, and for an uneven rate.
     pub(crate) fn spares(&self, points: u64) -> u64 {
         let (Harm::Flip { file, at, .. } | Harm::Cut { file, at }) = self;
         let bytes = fs::metadata(file).expect("a file that was listed").len().max(1);
-        let is_log = file.extension().is_some_and(|end| end == "log");
-        if is_log { (points * at / bytes).saturating_sub(points / 5) } else { 0 }
+        (points * at / bytes).saturating_sub(points / 5)
     }
 
     /// Does it.
@@ -88,19 +87,41 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     assert!(status.success(), "cp -a {} {}: {status}", from.display(), to.display());
 }
 
+/// Points of one cluster.
+const POINTS: u64 = 100_000;
+
+/// Runs `damage` for clusters side by side, each with dice of its own and its share of the places.
+#[track_caller]
+fn side_by_side(drill: &str, damage: fn(&mut Dice, usize)) {
+    let _turn = one_at_a_time();
+    let mut dice = Dice::new(drill);
+    let (clusters, places) = form((1, 8), (16, 63));
+    std::thread::scope(|scope| {
+        for _ in 0..clusters {
+            let mut dice = dice.more();
+            scope.spawn(move || damage(&mut dice, places));
+        }
+    });
+    say(&format!("{drill}: {} places", clusters * places));
+}
+
 #[test]
 fn drill_damage_of_a_spill_is_counted_exactly() {
-    let _turn = one_at_a_time();
-    let mut dice = Dice::new("damage");
-    let points = form(100_000, 1_000_000);
+    side_by_side("damage", damage_a_spill);
+}
+
+#[track_caller]
+fn damage_a_spill(dice: &mut Dice, places: usize) {
+    let points = POINTS;
     let keys = Keys { replay: "rate = \"500000/s\"\nlarge = 100000000", ..Keys::default() };
     let (sink, cluster) = cluster(1, 1, 1, keys);
     let mut fleet = up("damage", cluster);
     fleet.kill("partial-1");
     // Nothing may take anything away while the same spill is damaged again and again.
     fleet.kill("replayer-1");
-    // Over some seconds: what is written to disk at once is lost at once.
-    let feed = Feed::new(fleet.cluster.graphite(), points / 5).start();
+    // Over ten seconds: what is written to disk at once is lost at once, and the first write has all that waited for an
+    // eligible peer, more than a second's.
+    let feed = Feed::new(fleet.cluster.graphite(), points / 10).start();
     feed.set_limit(points);
     eventually(CATCH_UP, "all of it in the spill", || {
         let pending = spilled(&fleet, "relay-1")?;
@@ -118,14 +139,14 @@ fn drill_damage_of_a_spill_is_counted_exactly() {
     copy(&data, &whole[1]);
 
     let mut missing = 0;
-    for place in 0..form(8, 200) {
+    for place in 0..places {
         copy(&whole[place % 2], &data);
-        let harm = Harm::at_random(&mut dice, &store_files(&data.join("spill")));
+        let harm = Harm::at_random(dice, &store_files(&data.join("spill")));
         let least = harm.spares(points);
         harm.inflict();
         fleet.restart("relay-1");
         missing = check(&fleet, points);
-        say(&format!("place {place}: {missing} points gone"));
+        say(&format!("place {place}: {missing} points gone by {harm:?}"));
         assert!(
             missing <= points - least,
             "{least} points were written before the damage, {missing} of {points} are gone"
@@ -194,9 +215,12 @@ fn touch(to: SocketAddr, windows: &[(String, u64)]) {
 
 #[test]
 fn drill_damage_of_a_final_node_is_counted_exactly() {
-    let _turn = one_at_a_time();
-    let mut dice = Dice::new("damage_of_a_final_node");
-    let points = form(100_000, 1_000_000);
+    side_by_side("damage_of_a_final_node", damage_a_final_node);
+}
+
+#[track_caller]
+fn damage_a_final_node(dice: &mut Dice, places: usize) {
+    let points = POINTS;
     let (sink, cluster) = cluster(1, 1, 1, Keys::default());
     let mut fleet = up("damage-final", cluster);
     let sent = merged(&mut fleet, points);
@@ -212,9 +236,9 @@ fn drill_damage_of_a_final_node_is_counted_exactly() {
     fleet.restart("final-1");
     fleet.stop("final-1");
     copy(&data, &whole[1]);
-    for place in 0..form(8, 200) {
+    for place in 0..places {
         copy(&whole[place % 2], &data);
-        let harm = Harm::at_random(&mut dice, &store_files(&data.join("final")));
+        let harm = Harm::at_random(dice, &store_files(&data.join("final")));
         let least = harm.spares(points);
         harm.inflict();
         fleet.restart("final-1");
@@ -225,7 +249,7 @@ fn drill_damage_of_a_final_node_is_counted_exactly() {
             let all = left + gone == sent.lines + windows.len() as u64;
             if all { Ok(gone) } else { Err(format!("{left} left, {gone} gone, of {} and a touch each", sent.lines)) }
         });
-        say(&format!("place {place}: {gone} points gone"));
+        say(&format!("place {place}: {gone} points gone by {harm:?}"));
         assert!(gone <= points - least, "{least} points were written before the damage, {gone} of {points} are gone");
         // Or the touch comes once more, to a node that was put back to before it.
         let relay = fleet.api("relay-1");

@@ -45,7 +45,7 @@ fn storm(drill: &str, layers: &[Layer], kills: usize, send: &'static str) {
             rest(&fleet, &feed);
         }
         fleet.kill(&victim);
-        std::thread::sleep(milliseconds(&mut dice, 100, form(1_500, 4_000)));
+        std::thread::sleep(milliseconds(&mut dice, 100, form(1_500, 2_500)));
         fleet.restart(&victim);
         if is_relay {
             feed.resume();
@@ -72,7 +72,7 @@ fn drill_kill_storm_with_a_journal_loses_nothing() {
 #[test]
 fn drill_kill_storm_of_the_aggregators_loses_nothing() {
     let _turn = one_at_a_time();
-    storm("kill_storm_of_the_aggregators", &[Layer::Final, Layer::Partial], form(8, 100), "");
+    storm("kill_storm_of_the_aggregators", &[Layer::Final, Layer::Partial], form(8, 50), "");
 }
 
 #[test]

@@ -52,6 +52,29 @@ fn send(to: std::net::SocketAddr) -> u64 {
     first
 }
 
+/// Waits until the store has every window as the points that were sent make it: each counted once.
+fn every_window(sink: &Sink, first: u64) {
+    let expected = |window: u64| {
+        let inside = (0..POINTS).filter(|n| (n % (10 * WINDOWS)) / 10 == window);
+        inside.fold((0.0, 0.0), |(sum, count), n| (sum + f64::from(u32::try_from(n % 7).expect("small")), count + 1.0))
+    };
+    eventually(LONG, "every window", || {
+        sink.look(|seen| {
+            let (sums, counts) = (seen.series("web.all.hits.sum"), seen.series("web.all.hits.count"));
+            for window in 0..WINDOWS {
+                let at = first + 10 * window;
+                let got = (sums.get(&at).copied().unwrap_or_default(), counts.get(&at).copied().unwrap_or_default());
+                when(got == expected(window), (at, got, expected(window)))?;
+            }
+            Ok::<_, String>(())
+        })
+    });
+}
+
+fn pending(relay: &Admin) -> Result<u64, String> {
+    Ok(relay.ledger()?.destinations.iter().map(|to| to.spill_pending).sum())
+}
+
 #[test]
 fn what_was_spilled_is_replayed_at_the_operator_s_rate_and_counted_once() {
     let _turn = one_at_a_time();
@@ -63,9 +86,8 @@ fn what_was_spilled_is_replayed_at_the_operator_s_rate_and_counted_once() {
     fleet.kill("partial-1");
     let first = send(fleet.cluster.graphite());
     eventually(LONG, "everything in the spill", || {
-        let ledger = relay.ledger()?;
-        let pending: u64 = ledger.destinations.iter().map(|to| to.spill_pending).sum();
-        when(pending == POINTS, ledger)
+        let pending = pending(&relay)?;
+        when(pending == POINTS, pending)
     });
     eventually(SOON, "the replayer to know of it", || {
         let status = replayer.replay()?;
@@ -97,21 +119,7 @@ fn what_was_spilled_is_replayed_at_the_operator_s_rate_and_counted_once() {
         let pending: u64 = ledger.destinations.iter().map(|to| to.spill_pending + to.in_flight).sum();
         when(pending == 0 && ledger.balanced, ledger)
     });
-    let expected = |window: u64| {
-        let inside = (0..POINTS).filter(|n| (n % (10 * WINDOWS)) / 10 == window);
-        inside.fold((0.0, 0.0), |(sum, count), n| (sum + f64::from(u32::try_from(n % 7).expect("small")), count + 1.0))
-    };
-    eventually(LONG, "every window", || {
-        sink.look(|seen| {
-            let (sums, counts) = (seen.series("web.all.hits.sum"), seen.series("web.all.hits.count"));
-            for window in 0..WINDOWS {
-                let at = first + 10 * window;
-                let got = (sums.get(&at).copied().unwrap_or_default(), counts.get(&at).copied().unwrap_or_default());
-                when(got == expected(window), (at, got, expected(window)))?;
-            }
-            Ok::<_, String>(())
-        })
-    });
+    every_window(&sink, first);
     let ledger = replayer.ledger().expect("the replayer answers");
     assert!(ledger.balanced && ledger.received >= POINTS, "{ledger:?}");
     fleet.settled(LONG);
@@ -119,4 +127,53 @@ fn what_was_spilled_is_replayed_at_the_operator_s_rate_and_counted_once() {
         let status = replayer.replay()?;
         when(status.limited_by == "idle" && status.backlog_points == 0, status)
     });
+}
+
+/// Two replayers share one relay's backlog; one of them is killed while records are in its hands.
+#[test]
+fn a_replayer_that_is_killed_leaves_its_part_to_the_other_and_nothing_counts_twice() {
+    let _turn = one_at_a_time();
+    let sink = Sink::start(Keep::Points);
+    let cluster =
+        Cluster::of(1, 1, 1, 2).store("carbon", &[sink.address()]).route_all(&["aggregate"]).with(RULE).with(SLOW);
+    let mut fleet = Fleet::new("replayers", cluster, support::program).up();
+    let (relay, one, other) = (fleet.api("relay-1"), fleet.api("replayer-1"), fleet.api("replayer-2"));
+    fleet.kill("partial-1");
+    let first = send(fleet.cluster.graphite());
+    eventually(LONG, "everything in the spill", || {
+        let pending = pending(&relay)?;
+        when(pending == POINTS, pending)
+    });
+    for replayer in [&one, &other] {
+        eventually(SOON, "both replayers to know of it", || {
+            let status = replayer.replay()?;
+            when(status.backlog_points == POINTS, status)
+        });
+        change(replayer, ReplayChange { rate: Some(12_000), ..ReplayChange::default() });
+    }
+    fleet.restart("partial-1");
+    eventually(LONG, "points replayed by both", || {
+        let (one, other) = (one.replay()?, other.replay()?);
+        when(done(&one) > 0 && done(&other) > 0, (done(&one), done(&other)))
+    });
+    eventually(LONG, "records in the hands of the one that will be killed", || {
+        let leased: u64 = one.replay()?.sources.iter().map(|source| source.leased_points).sum();
+        when(leased > 0, leased)
+    });
+    fleet.kill("replayer-1");
+    let left = pending(&relay).expect("the relay answers");
+    assert!((1..POINTS).contains(&left), "killed in the midst: {left} of {POINTS} wait");
+
+    eventually(LONG, "everything replayed by the other", || {
+        let pending = pending(&relay)?;
+        when(pending == 0, pending)
+    });
+    every_window(&sink, first);
+    let spill = relay.spill().expect("the relay answers");
+    let settled: u64 = spill.lanes.iter().map(|lane| lane.settled_points).sum();
+    let dropped: u64 = spill.lanes.iter().flat_map(|lane| lane.dropped.values()).sum();
+    assert_eq!((settled, dropped), (POINTS, 0), "{spill:?}");
+    fleet.restart("replayer-1");
+    fleet.settled(LONG);
+    every_window(&sink, first);
 }

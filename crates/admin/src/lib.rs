@@ -5,13 +5,18 @@
 //! protects it yet: bind it there.
 
 mod handlers;
+mod known;
+mod orders;
 mod replay;
 mod server;
 mod spill;
 
-use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, ReplayChange, ReplayStatus, Status, WorkerStatus};
+use admin_api::{
+    AuditEntry, BadLine, Failpoint, Health, Ledger, NodeKnown, ReplayChange, ReplayStatus, Status, WorkerStatus,
+};
 use tokio::sync::oneshot;
 
+pub use orders::{NodeOrder, Orders};
 pub use server::{Limits, serve, serve_with};
 pub use spill::{Page, Refusal, SpillAnswer, SpillRequest};
 
@@ -35,6 +40,11 @@ pub trait Controls: Send + Sync + 'static {
     /// Says what is wrong with it.
     fn failpoint(&self, failpoint: Failpoint) -> Result<(), String>;
 
+    /// For `GET /v1/nodes/NAME`.
+    fn known(&self, name: &str) -> NodeKnown {
+        NodeKnown { node: self.health().node, about: name.to_owned(), ..NodeKnown::default() }
+    }
+
     /// For `GET /v1/replay`; nodes that replay nothing leave it as it is.
     ///
     /// # Errors
@@ -54,6 +64,11 @@ pub trait Controls: Send + Sync + 'static {
     /// For `GET /v1/replay/audit`, latest first: what operators changed here.
     fn audit(&self) -> Vec<AuditEntry> {
         Vec::new()
+    }
+
+    /// Who keeps this node's orders; `None` where nobody does.
+    fn orders(&self) -> Option<&dyn Orders> {
+        None
     }
 
     /// For `/v1/spill/...`: hands the request to who owns the spill. A dropped sender means that it is being restarted.

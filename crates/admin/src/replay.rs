@@ -23,7 +23,11 @@ async fn status(State(node): Node) -> Response {
 async fn change(State(node): Node, asked: Result<Json<ReplayChange>, JsonRejection>) -> Response {
     let answer = match asked {
         Ok(Json(change)) => node.change_replay(change),
-        Err(rejection) => Err(Refusal::invalid(rejection.body_text())),
+        // Negative, not a number, of a wrong type: what is in force is said all the same.
+        Err(rejection) => node.replay().and_then(|status| {
+            let in_force = engine::rate::show(status.settings.rate);
+            Err(Refusal::invalid(format!("{}; the rate in force: {in_force}", rejection.body_text())))
+        }),
     };
     answer.map(Json).into_response()
 }

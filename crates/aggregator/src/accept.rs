@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
 use engine::batch::Versions;
-use engine::wire::{Class, Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
+use engine::wire::{Class, FORGOTTEN, Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Ended, Handler};
+use node::desk::{Accepted, Desk};
 use runtime::{Clock, Supervisor, Worker, WorkerError};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::info;
 
 use crate::finals::{self, FinalRole};
+use crate::forgotten::Forgotten;
 use crate::partial::{self, PartialRole};
 use crate::partial_lock as lock;
 use crate::senders::Senders;
@@ -27,7 +29,9 @@ pub(crate) struct Service {
     pub(crate) finals: Option<Arc<FinalRole>>,
     pub(crate) voice: Arc<Voice>,
     pub(crate) senders: Arc<Senders>,
+    pub(crate) forgotten: Arc<Forgotten>,
     pub(crate) clock: Clock,
+    pub(crate) desk: Arc<Desk>,
     /// Links that ended, by reason.
     pub(crate) closed: Mutex<std::collections::BTreeMap<&'static str, u64>>,
 }
@@ -90,6 +94,9 @@ impl Service {
         if hello.versions != self.versions {
             return Err(RefuseReason::Versions);
         }
+        if hello.role == Role::Relay && self.forgotten.refuses(hello) {
+            return Err(RefuseReason::Forgotten);
+        }
         match (hello.role, &self.partial, &self.finals) {
             (Role::Relay | Role::Replayer, Some(role), _) => {
                 if role.machine().is_impostor(hello.incarnation) {
@@ -107,11 +114,12 @@ impl Service {
         let window_bytes = self.partial.as_ref().map_or(0, |role| role.window_bytes(class_of(hello.role)));
         let known = self.finals.as_ref().and_then(|role| role.known(hello.incarnation.sender)).unwrap_or_default();
         let seen = self.partial.as_ref().map_or(0, |role| role.epoch_of(hello.incarnation.sender));
+        let is_forgotten = hello.role == Role::Visitor && self.forgotten.refuses(hello);
         Frame::HelloOk(HelloOk {
             node: self.node.clone(),
             window_bytes,
             known_epoch: known.epoch.max(seen),
-            retired: known.floor,
+            retired: if is_forgotten { FORGOTTEN } else { known.floor },
         })
     }
 
@@ -120,7 +128,7 @@ impl Service {
             return ended;
         }
         info!(node = %self.node, peer = %hello.node, "link accepted");
-        link::run(stream, early, &*handler, self.clock).await
+        link::run(stream, early, &Accepted::new(&self.desk, &*handler), self.clock).await
     }
 }
 

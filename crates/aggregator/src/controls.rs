@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use admin::{Controls, Refusal};
 use admin_api::{
-    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, ReplayChange, ReplayStatus, Status,
-    Verdict, WorkerStatus,
+    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, NodeKnown, PeerStatus, ReplayChange,
+    ReplayStatus, Status, Verdict, WorkerStatus,
 };
 use engine::time::Mono;
-
+use link::Dialer as _;
+use node::desk::Operator;
 use runtime::{Clock, Supervisor};
 use telemetry::{Metric, Telemetry};
 
@@ -25,7 +26,7 @@ pub(crate) struct AggregatorControls {
     pub(crate) downlinks: Vec<Arc<Downlink>>,
     pub(crate) supervisor: Supervisor,
     pub(crate) telemetry: Telemetry,
-
+    pub(crate) operator: Operator,
     pub(crate) clock: Clock,
     pub(crate) started: Mono,
 }
@@ -38,12 +39,12 @@ impl AggregatorControls {
     fn peers(&self) -> Vec<PeerStatus> {
         let links = self.downlinks.iter().map(|downlink| PeerStatus {
             peer: downlink.peer().to_owned(),
-            state: if downlink.is_up() { "up" } else { "down" }.into(),
+            state: if downlink.standing().is_up() { "up" } else { "down" }.into(),
             in_flight_points: 0,
             in_flight_bytes: 0,
             oldest_unacked_ms: 0,
-            verdict: downlink.verdict().map(node::for_api),
-            last_error: downlink.last_error().filter(|_| !downlink.is_up()),
+            verdict: downlink.standing().verdict().map(node::for_api),
+            last_error: downlink.standing().last_error().filter(|_| !downlink.standing().is_up()),
         });
         let stores =
             self.service.finals.iter().flat_map(|role| &role.setup.stores).flat_map(|store| {
@@ -94,6 +95,7 @@ impl AggregatorControls {
         node::record_ledger(telemetry, &self.ledger());
         node::record_self(telemetry, &self.verdict(), self.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let figures = self.figures();
         let figure = |name: &str| figures.get(name).copied().unwrap_or(0);
@@ -168,7 +170,7 @@ fn final_ledger(role: &FinalRole) -> Ledger {
 
 impl Controls for AggregatorControls {
     fn health(&self) -> Health {
-        Health { node: self.service.node.clone(), layer: self.layer.into(), verdict: self.verdict() }
+        Health::new(&self.service.node, self.layer, self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -192,6 +194,17 @@ impl Controls for AggregatorControls {
             (None, None) => Ledger::default(),
         };
         node::close_books(Ledger { node: self.service.node.clone(), layer: self.layer.into(), ..ledger })
+    }
+
+    fn known(&self, name: &str) -> NodeKnown {
+        let sender = self.service.forgotten.sender_of(name);
+        let dialled = self.downlinks.iter().any(|link| link.peer() == name && link.standing().is_up());
+        NodeKnown {
+            node: self.service.node.clone(),
+            about: name.to_owned(),
+            linked: dialled || sender.is_some_and(|sender| self.service.senders.is_present(sender)),
+            sender: sender.map(|sender| format!("{sender:016x}")),
+        }
     }
 
     fn workers(&self) -> Vec<WorkerStatus> {
@@ -218,6 +231,10 @@ impl Controls for AggregatorControls {
             Some(role) => role.change_replay(&change),
             None => self.replay(),
         }
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

@@ -14,6 +14,7 @@
 mod accept;
 mod controls;
 mod finals;
+mod forgotten;
 mod partial;
 mod ping;
 mod senders;

@@ -52,6 +52,11 @@ impl Senders {
         };
         tokio::time::timeout(PATIENCE, entered).await.ok()
     }
+
+    /// Whether a link of this sender is there.
+    pub(crate) fn is_present(&self, sender: u64) -> bool {
+        lock(&self.present).contains_key(&sender)
+    }
 }
 
 impl Drop for Presence {

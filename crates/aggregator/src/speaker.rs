@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use engine::time::Mono;
-use engine::verdict::Verdict;
+use engine::verdict::{Verdict, worried};
 use engine::wire::Frame;
 use link::Outgoing;
 use node::VerdictKeeper;
 use runtime::Clock;
 
-use crate::finals::{FinalRole, Mode};
+use crate::finals::FinalRole;
 use crate::partial::PartialRole;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -36,15 +36,8 @@ impl Voice {
     /// The verdict now.
     pub(crate) fn verdict(&self) -> Verdict {
         let (bytes, delay) = self.partial.as_ref().map_or((0, Duration::ZERO), |role| role.queue());
-        let verdict = self.keeper.judge(bytes, delay);
-        match self.finals.as_ref().map(|role| role.mode()) {
-            // A node that can make nothing durable says so, unless something graver is the matter.
-            Some((mode, why)) if mode != Mode::Ok && verdict == Verdict::Ready => {
-                let error = format!("the store is in mode {}: {why}", mode.as_str());
-                Verdict::Degraded { worker: "final.log".into(), restarts: 0, error }
-            }
-            Some(_) | None => verdict,
-        }
+        let worries = self.finals.iter().flat_map(|role| role.worries());
+        worried(self.keeper.judge(bytes, delay), worries)
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::exit;
+use crate::health::Health;
+use crate::node::Node;
 use crate::replay::Replay;
 use crate::spill::SpillCommand;
 
@@ -32,8 +34,14 @@ pub(crate) enum Command {
     },
     /// What every node says of itself, the abnormal ones first
     Status,
+    /// The cluster on one screen, drawn anew every second, with the hand on replay
+    Top,
     /// The books of every node, and whether they balance
     Ledger,
+    /// Who gets traffic from whom and why, and the mode in which that is decided
+    Health(Health),
+    /// Take a node out of its pool, and let it in again
+    Node(Node),
     /// See and steer the replay of what could not be delivered
     Replay(Replay),
     /// Look into the spills of the relays, and carry them
@@ -48,12 +56,27 @@ pub(crate) enum Command {
         #[arg(value_name = "LINE", required = true, num_args = 1.., allow_negative_numbers = true)]
         line: Vec<String>,
     },
+    /// Print what a shell needs to complete this command line; the shell's manual says where to put it
+    Completions { shell: Shell },
+    /// Write the man pages of this command and of all below it into a directory
+    Man {
+        /// Made if it is not there; files of these names are replaced
+        directory: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Say everything that is wrong with it
     Check,
-    /// Print every value in effect and where it comes from
+    /// Print every value in effect and who set it: the default, or a line of the file; and who chose the file
     Show,
+}
+
+/// Those that completions are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }

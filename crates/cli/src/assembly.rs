@@ -193,7 +193,7 @@ pub fn one_node(binary: &str, layers: &[Layer]) -> ExitCode {
 }
 
 fn load_and_run(binary: &str, layers: &[Layer], options: OneNode, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
-    let path = cluster_file::locate(options.config, None)?;
+    let (path, _) = cluster_file::locate(options.config, None)?;
     let mut loaded = match cluster_file::read(&path, screen)? {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use admin_api::Refused;
+use admin_api::{Refused, paths};
 use anyhow::{Context as _, anyhow};
 use config::{Cluster, Node};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -74,11 +74,18 @@ pub(crate) struct Request {
     path: String,
     body: Bytes,
     deadline: Duration,
+    /// 503 has the same answer: a node that is unwell says so by it.
+    takes_unwell: bool,
 }
 
 impl Request {
     pub(crate) fn get(path: impl Into<String>) -> Request {
-        Request { method: Method::GET, path: path.into(), body: Bytes::new(), deadline: DEADLINE }
+        Request { method: Method::GET, path: path.into(), body: Bytes::new(), deadline: DEADLINE, takes_unwell: false }
+    }
+
+    /// What a node says of its own health, also when that is bad.
+    pub(crate) fn health() -> Request {
+        Request { takes_unwell: true, ..Request::get(paths::HEALTH) }
     }
 
     /// Something the node reads from its disk.
@@ -98,6 +105,11 @@ impl Request {
     /// As [`Request::put`].
     pub(crate) fn post(path: &str, body: &impl Serialize) -> anyhow::Result<Request> {
         Ok(Request { method: Method::POST, body: encode(body)?, ..Request::read(path) })
+    }
+
+    /// Something that takes no time.
+    pub(crate) fn quick(self) -> Request {
+        Request { deadline: DEADLINE, ..self }
     }
 
     pub(crate) fn post_bytes(path: impl Into<String>, body: Bytes) -> Request {
@@ -143,10 +155,12 @@ impl Client {
 
     /// Sends all requests at once; the replies are in their order.
     pub(crate) fn exchange<'c>(&self, requests: Vec<(&'c Node, Request)>) -> Vec<Answer<'c, Reply>> {
-        let nodes: Vec<&Node> = requests.iter().map(|(node, _)| *node).collect();
-        let questions = requests.into_iter().map(|(node, request)| ask(node.admin, request));
-        let results = self.runtime.block_on(all(questions));
-        nodes.into_iter().zip(results).map(|(node, result)| Answer { node, result }).collect()
+        self.drive(exchange_all(requests))
+    }
+
+    /// Runs something that asks by itself.
+    pub(crate) fn drive<F: Future>(&self, what: F) -> F::Output {
+        self.runtime.block_on(what)
     }
 
     /// As [`Client::exchange`], with answers of one type.
@@ -176,6 +190,13 @@ impl<'c> Answer<'c, Reply> {
     pub(crate) fn decoded<T: DeserializeOwned>(self) -> Answer<'c, T> {
         Answer { node: self.node, result: self.result.and_then(|reply| reply.decode()) }
     }
+}
+
+/// As [`Client::exchange`], for who has other things to do meanwhile.
+pub(crate) async fn exchange_all(requests: Vec<(&Node, Request)>) -> Vec<Answer<'_, Reply>> {
+    let nodes: Vec<&Node> = requests.iter().map(|(node, _)| *node).collect();
+    let results = all(requests.into_iter().map(|(node, request)| ask(node.admin, request))).await;
+    nodes.into_iter().zip(results).map(|(node, result)| Answer { node, result }).collect()
 }
 
 /// Asks `path` of every node; the answers are in the order of the file.
@@ -225,9 +246,10 @@ pub(crate) fn complaint(node: &str, fault: &Fault) -> String {
 }
 
 async fn ask(address: SocketAddr, request: Request) -> Result<Reply, Fault> {
-    let deadline = request.deadline;
+    let (deadline, takes_unwell) = (request.deadline, request.takes_unwell);
     match tokio::time::timeout(deadline, exchange(address, request)).await {
         Ok(Ok((status, reply))) if status.is_success() => Ok(reply),
+        Ok(Ok((StatusCode::SERVICE_UNAVAILABLE, reply))) if takes_unwell => Ok(reply),
         Ok(Ok((status, reply))) => Err(refusal(status, &reply)),
         Ok(Err(error)) => Err(Fault::Silent(format!("{error:#}"))),
         Err(_) => Err(Fault::Silent(format!("{address}: no answer within {} s", deadline.as_secs()))),

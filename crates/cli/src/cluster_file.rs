@@ -13,19 +13,47 @@ use crate::screen::Screen;
 
 const FALLBACKS: [&str; 2] = ["spillway.toml", "/etc/spillway/spillway.toml"];
 
+/// Who chose the cluster file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chosen {
+    Flag,
+    Environment,
+    Fallback,
+}
+
+impl Chosen {
+    /// For programs.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Chosen::Flag => "flag",
+            Chosen::Environment => "env",
+            Chosen::Fallback => "default",
+        }
+    }
+
+    /// For people.
+    pub(crate) fn explain(self) -> &'static str {
+        match self {
+            Chosen::Flag => "chosen by the flag --config",
+            Chosen::Environment => "chosen by the environment, $SPILLWAY_CONFIG",
+            Chosen::Fallback => "the default, as neither --config nor $SPILLWAY_CONFIG is given",
+        }
+    }
+}
+
 /// The file that is meant: what was given, else `$SPILLWAY_CONFIG`, else the first fallback that exists.
 ///
 /// # Errors
 /// When there is none.
-pub(crate) fn locate(given: Option<PathBuf>, variable: Option<&OsString>) -> Result<PathBuf, Failure> {
+pub(crate) fn locate(given: Option<PathBuf>, variable: Option<&OsString>) -> Result<(PathBuf, Chosen), Failure> {
     if let Some(path) = given {
-        return Ok(path);
+        return Ok((path, Chosen::Flag));
     }
     if let Some(path) = variable.filter(|path| !path.is_empty()) {
-        return Ok(path.into());
+        return Ok((path.into(), Chosen::Environment));
     }
     let found = FALLBACKS.iter().map(PathBuf::from).find(|path| path.exists());
-    found.ok_or_else(|| {
+    found.map(|path| (path, Chosen::Fallback)).ok_or_else(|| {
         let tried = FALLBACKS.join(" or ");
         Failure::usage(anyhow!("there is no cluster file: give --config FILE, set SPILLWAY_CONFIG, or write {tried}"))
     })

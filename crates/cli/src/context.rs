@@ -40,11 +40,23 @@ impl<'c> Context<'c> {
     /// # Errors
     /// When there is none; the known ones are listed.
     pub(crate) fn node(&self, layer: Layer, name: &str) -> Result<&'c Node, Failure> {
-        let nodes = self.nodes(&[layer]);
+        self.named(&[layer], layer.as_str(), name)
+    }
+
+    /// The node of that name, of any of these layers.
+    ///
+    /// # Errors
+    /// When there is none; the known ones are listed.
+    pub(crate) fn any_node(&self, layers: &[Layer], name: &str) -> Result<&'c Node, Failure> {
+        self.named(layers, "node", name)
+    }
+
+    fn named(&self, layers: &[Layer], kind: &str, name: &str) -> Result<&'c Node, Failure> {
+        let nodes = self.nodes(layers);
         let found = nodes.iter().find(|node| node.name == name);
         found.copied().ok_or_else(|| {
             let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
-            Failure::usage(anyhow!(unknown(layer.as_str(), name, &names)))
+            Failure::usage(anyhow!(unknown(kind, name, &names)))
         })
     }
 

@@ -11,8 +11,12 @@ mod cluster_file;
 mod context;
 mod exit;
 mod explain;
+mod health;
 mod ledger;
+mod manual;
 mod moment;
+mod node;
+mod order;
 mod progress;
 mod replay;
 mod screen;
@@ -21,6 +25,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod top;
 pub mod up;
 
 use std::ffi::OsString;
@@ -34,6 +39,7 @@ pub use exit::{Exit, Failure};
 pub use up::{UpFn, UpOptions};
 
 use arguments::{Arguments, Command, ConfigCommand};
+use cluster_file::Chosen;
 use screen::Screen;
 
 /// What a command sees of the process it runs in.
@@ -112,7 +118,14 @@ fn dispatch(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     screen.json = arguments.json;
-    let path = cluster_file::locate(arguments.config, environment.config_variable.as_ref())?;
+    // These need no cluster file.
+    if let Command::Completions { shell } = &arguments.command {
+        return manual::completions(*shell, screen);
+    }
+    if let Command::Man { directory } = &arguments.command {
+        return manual::man(directory, screen);
+    }
+    let (path, chosen) = cluster_file::locate(arguments.config, environment.config_variable.as_ref())?;
     let loaded = match cluster_file::read(&path, screen)? {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
@@ -124,7 +137,12 @@ fn dispatch(
     match arguments.command {
         Command::Up { node } => up::run(loaded, &node, screen.json, up),
         Command::Status => status::run(&loaded.cluster, screen),
+        Command::Top => top::run(&loaded.cluster, environment.by.clone(), screen),
         Command::Ledger => ledger::run(&loaded.cluster, screen),
+        Command::Health(command) => {
+            health::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
+        }
+        Command::Node(command) => node::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen),
         Command::Replay(command) => {
             replay::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
         }
@@ -132,7 +150,9 @@ fn dispatch(
             spill::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
         }
         Command::Config(ConfigCommand::Check) => check(&loaded, screen),
-        Command::Config(ConfigCommand::Show) => show(&loaded, screen),
+        Command::Config(ConfigCommand::Show) => show(&loaded, chosen, screen),
+        Command::Completions { shell } => manual::completions(shell, screen),
+        Command::Man { directory } => manual::man(&directory, screen),
         Command::Explain { line } => explain::run(&loaded.cluster, &line.join(" "), environment.now, screen),
     }
 }
@@ -149,12 +169,23 @@ fn check(loaded: &config::Loaded, screen: &mut Screen<'_>) -> Result<Exit, Failu
     Ok(Exit::Ok)
 }
 
-fn show(loaded: &config::Loaded, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
-    let text = loaded.show();
+fn show(loaded: &config::Loaded, chosen: Chosen, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+    let (text, file) = (loaded.show(), &loaded.warnings.file);
     if screen.json {
-        screen.json(&serde_json::json!({ "file": loaded.warnings.file, "toml": text }))?;
+        let value = |value: config::Value| {
+            let set_by = if value.line.is_some() { "file" } else { "default" };
+            serde_json::json!({ "key": value.key, "value": value.text, "set_by": set_by, "line": value.line })
+        };
+        let values: Vec<_> = loaded.values().into_iter().map(value).collect();
+        let chosen_by = chosen.as_str();
+        screen.json(&serde_json::json!({ "file": file, "chosen_by": chosen_by, "toml": text, "values": values }))?;
     } else {
-        screen.text(&text)?;
+        // As the file's name in the lines below: a line break in it would end the comment.
+        let file = file.replace(char::is_control, "?");
+        screen.text(&format!(
+            "# {file}: {}; no value of it is set by a flag or the environment\n\n{text}",
+            chosen.explain()
+        ))?;
     }
     Ok(Exit::Ok)
 }

@@ -2,10 +2,12 @@
 //! hand on it. The nodes hold all state; here it is asked for, put together, and changed.
 
 mod arguments;
+mod audit;
 mod change;
 mod cursor;
 mod discard;
 mod picture;
+mod source;
 mod status;
 
 use anyhow::anyhow;
@@ -43,12 +45,15 @@ pub(crate) fn run(
         ReplayCommand::Rate { rate, source } => change::rate(&context, rate, source, screen),
         ReplayCommand::Pause { source } => change::paused(&context, true, source, screen),
         ReplayCommand::Resume { source } => change::paused(&context, false, source, screen),
-        ReplayCommand::Canary { percent } => change::canary(&context, &percent, screen),
-        ReplayCommand::Adaptive { state } => change::adaptive(&context, state, screen),
+        ReplayCommand::Canary { percent, not_alone } => change::canary(&context, &percent, &not_alone, screen),
+        ReplayCommand::Adaptive { state, not_alone } => change::adaptive(&context, state, &not_alone, screen),
         ReplayCommand::Range(range) => change::range(&context, &range, screen),
-        ReplayCommand::Match { glob, all } => change::matching(&context, glob.filter(|_| !all), screen),
+        ReplayCommand::Match { glob, all, not_alone } => {
+            change::matching(&context, glob.filter(|_| !all), &not_alone, screen)
+        }
         ReplayCommand::Cursor { command } => cursor::run(&context, command, screen),
         ReplayCommand::Gaps => cursor::gaps(&context, screen),
         ReplayCommand::Discard(discard) => discard::run(&context, &discard, screen),
+        ReplayCommand::Audit { node, limit } => audit::run(&context, node.as_deref(), limit, screen),
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use admin_api::{PeerStatus, ReplayStatus, SpillLane, SpillStatus, Status, Verdict, WorkerStatus, paths};
 use config::{Cluster, Layer};
+use engine::rate;
 use serde::Serialize;
 
-use crate::amount::{bytes, count, rate};
+use crate::amount::{bytes, count};
 use crate::client::{Answer, Client, Request, exit_of, silent};
 use crate::exit::{Exit, Failure};
 use crate::screen::Screen;
@@ -103,7 +104,7 @@ fn replays(beside: &Beside) -> Table {
             node.clone(),
             state.to_owned(),
             format!("{}/s", replay.rate_now),
-            rate(replay.settings.rate),
+            rate::show(replay.settings.rate),
             count(replay.backlog_points),
             replay.eta_seconds.map(duration).unwrap_or_default(),
         ]);
@@ -213,7 +214,7 @@ fn rank(verdict: &Verdict) -> u8 {
     }
 }
 
-fn words(verdict: &Verdict) -> (&'static str, String) {
+pub(crate) fn words(verdict: &Verdict) -> (&'static str, String) {
     match verdict {
         Verdict::Starting => ("starting", String::new()),
         Verdict::Ready => ("ready", String::new()),

@@ -1,5 +1,8 @@
 mod explain;
 mod fake_node;
+mod health;
+mod manual;
+mod node;
 mod replay;
 mod spill;
 
@@ -210,8 +213,8 @@ fn the_variable_names_the_file_unless_the_option_does() {
         let variable = variable.map(OsString::from);
         cluster_file::locate(given.map(PathBuf::from), variable.as_ref()).map_err(|failure| failure.exit)
     };
-    assert_eq!(locate(Some("a"), Some("b")), Ok(PathBuf::from("a")));
-    assert_eq!(locate(None, Some("b")), Ok(PathBuf::from("b")));
+    assert_eq!(locate(Some("a"), Some("b")), Ok((PathBuf::from("a"), Chosen::Flag)));
+    assert_eq!(locate(None, Some("b")), Ok((PathBuf::from("b"), Chosen::Environment)));
     // The tests run in crates/cli, where there is no spillway.toml.
     assert_eq!(locate(None, None), Err(Exit::Usage));
     assert_eq!(locate(None, Some("")), Err(Exit::Usage));
@@ -258,7 +261,18 @@ fn a_good_file_is_called_good_and_shown() {
     assert_eq!(again.cluster.name, "test");
     assert!(shown.out.contains("linger = \"100ms\"") && shown.out.contains("# default"));
     let json = spillway(&["config", "show", "--json", "--config", file.path()]);
-    assert_eq!(json.json()["toml"].as_str(), Some(shown.out.as_str()));
+    let json = json.json();
+    let head = format!("# {}: chosen by the flag --config; no value", file.path());
+    assert!(shown.out.starts_with(&head), "{}", shown.out);
+    assert!(json["toml"].as_str().is_some_and(|toml| shown.out.ends_with(toml)));
+    assert_eq!(json["chosen_by"], "flag");
+    let values = json["values"].as_array().expect("a list");
+    let of = |key: &str| values.iter().find(|value| value["key"] == key).expect(key);
+    let linger = serde_json::json!({ "key": "send.linger", "value": "\"100ms\"", "set_by": "default", "line": null });
+    assert_eq!(*of("send.linger"), linger);
+    let name = of("node[1].name");
+    assert_eq!((&name["set_by"], &name["line"]), (&"file".into(), &3.into()));
+    assert_eq!(of("store[1].ring")["set_by"], "default");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use engine::rate::RATE_MAX;
 use engine::route::{RouteSpec, StoreSpec};
 use engine::rule::RuleSpec;
 
@@ -119,16 +120,16 @@ impl Threads {
     }
 }
 
-/// Points per second, never zero: paused is a mode, no rate.
+/// Points per second, 1 to [`RATE_MAX`]: paused is a mode, no rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PointsPerSecond(NonZeroU64);
 
 impl PointsPerSecond {
-    /// `None` for zero.
+    /// `None` for what is no rate.
     pub const fn new(points: u64) -> Option<PointsPerSecond> {
         match NonZeroU64::new(points) {
-            Some(points) => Some(PointsPerSecond(points)),
-            None => None,
+            Some(points) if points.get() <= RATE_MAX => Some(PointsPerSecond(points)),
+            Some(_) | None => None,
         }
     }
 

@@ -26,6 +26,7 @@ pub use cluster::{
 };
 pub use problem::{Problem, Problems, Severity};
 pub use quantity::parse_duration;
+pub use show::Value;
 pub use suggest::nearest;
 
 use engine::route::RouteSpec;
@@ -50,6 +51,11 @@ impl Loaded {
     /// same tree.
     pub fn show(&self) -> String {
         show::show(&self.warnings.file, &self.effective)
+    }
+
+    /// The same, one by one.
+    pub fn values(&self) -> Vec<Value> {
+        show::values(&self.effective)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use engine::rate;
+
 const DURATION_UNITS: [(&str, u64); 6] = [
     // Longer suffixes first where one ends with the other; the factor is in microseconds.
     ("us", 1),
@@ -78,10 +80,11 @@ pub(crate) fn parse_percent(text: &str) -> Option<u8> {
     u8::try_from(number).ok()
 }
 
-/// `50000/s`: a whole number per second.
+/// `50000/s`, `50k/s`, `max`: points per second. In a file every quantity has its unit; else it is as
+/// [`engine::rate::parse`] reads it.
 pub(crate) fn parse_rate(text: &str) -> Option<u64> {
-    let (number, unit) = leading_number(text.trim())?;
-    (unit == "/s").then_some(number)
+    let text = text.trim();
+    (text.ends_with("/s") || text == "max").then(|| rate::parse(text).ok())?
 }
 
 /// A plain whole number; `_` may group its digits.
@@ -161,7 +164,8 @@ mod tests {
 
     #[test]
     fn rates_are_per_second() {
-        check(parse_rate, &[("50000/s", 50_000), ("50_000/s", 50_000)], &["50000", "50/m", "/s", "_1/s"]);
+        let good = [("50000/s", 50_000), ("50_000/s", 50_000), ("1.5k/s", 1_500), ("max", rate::RATE_MAX)];
+        check(parse_rate, &good, &["50000", "50/m", "/s", "_1/s", "0/s", "-1/s", "101M/s"]);
     }
 
     #[test]

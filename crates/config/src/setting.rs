@@ -193,12 +193,12 @@ impl Setting for Percent {
 
 impl Setting for PointsPerSecond {
     const KIND: &'static str = "rate";
-    const EXPECTED: &'static str = "points per second, such as \"50000/s\"; not zero: pausing is a command, no rate";
+    const EXPECTED: &'static str = engine::rate::EXPECTED;
     fn read(value: &DeValue<'_>) -> Option<PointsPerSecond> {
         value.as_str().and_then(parse_rate).and_then(PointsPerSecond::new)
     }
     fn show(&self) -> String {
-        quote(&format!("{}/s", self.get()))
+        quote(&engine::rate::show(self.get()))
     }
     fn hint(value: &DeValue<'_>) -> Option<String> {
         unit_forgotten(value, "/s")

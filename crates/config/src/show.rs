@@ -1,6 +1,19 @@
 //! Prints the effective configuration.
 
+use std::collections::BTreeMap;
+
 use crate::document::{Effective, Origin};
+
+/// A value in effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// Such as `send.batch` or `node[1].name`, the first being 1.
+    pub key: String,
+    /// As TOML.
+    pub text: String,
+    /// The line of the file that set it, counted from 1; `None`: it is the default.
+    pub line: Option<usize>,
+}
 
 /// Comments stand in this column, unless the value reaches further.
 const COMMENT_COLUMN: usize = 44;
@@ -27,4 +40,34 @@ pub(crate) fn show(file: &str, lines: &[Effective]) -> String {
         out.push_str(&format!("{text}{:padding$}# {origin}\n", ""));
     }
     out
+}
+
+/// Each value with its full key.
+pub(crate) fn values(lines: &[Effective]) -> Vec<Value> {
+    let (mut section, mut counts) = (String::new(), BTreeMap::<&str, usize>::new());
+    let mut values = Vec::new();
+    for line in lines {
+        match line {
+            Effective::Header(text, _) => {
+                let list = text.strip_prefix("[[").and_then(|rest| rest.strip_suffix("]]"));
+                section = match list {
+                    Some(name) => {
+                        let count = counts.entry(name).or_default();
+                        *count += 1;
+                        format!("{name}[{count}]")
+                    }
+                    None => text.trim_matches(['[', ']']).to_owned(),
+                };
+            }
+            Effective::Value { key, text, origin } => values.push(Value {
+                key: format!("{section}.{key}"),
+                text: text.clone(),
+                line: match origin {
+                    Origin::Default => None,
+                    Origin::Line(line) => Some(*line),
+                },
+            }),
+        }
+    }
+    values
 }

@@ -3,6 +3,9 @@
 //! Crashed and overloaded are never confused: *overloaded* needs every heartbeat fresh and a queue that has been late
 //! for a whole second; a worker that is not running, or whose heart stands still, is *degraded*, however full its queue
 //! is. Overload is no evidence against a node, and clears as soon as the queue does.
+//!
+//! A node all of whose workers are well may still have a *worry* that its operator must hear of: a disk that takes nothing,
+//! or damage that may show in figures. It is then degraded as well, by the name of what is worried about.
 
 use std::time::Duration;
 
@@ -125,6 +128,24 @@ pub fn classify(
     Verdict::Ready
 }
 
+/// A part of a node that does not do all it promises, or did not, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worry {
+    pub part: &'static str,
+    pub why: String,
+}
+
+/// The verdict of a node with the gravest of its worries, given in that order: said only where nothing graver is the matter.
+pub fn worried(verdict: Verdict, worries: impl IntoIterator<Item = Worry>) -> Verdict {
+    if verdict != Verdict::Ready {
+        return verdict;
+    }
+    match worries.into_iter().next() {
+        Some(Worry { part, why }) => Verdict::Degraded { worker: part.to_owned(), restarts: 0, error: why },
+        None => verdict,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +192,18 @@ mod tests {
         check(Stage::Serving, &[well("a"), crashed], true, "degraded b 3 panic: boom");
         let hung = WorkerSeen { heartbeat_age: Duration::from_millis(2_001), ..well("b") };
         check(Stage::Serving, &[well("a"), hung], true, "degraded b 0 no heartbeat for 2001 ms");
+    }
+
+    #[test]
+    fn a_worry_is_said_when_nothing_graver_is_the_matter() {
+        let worry = |part| Worry { part, why: "because".to_owned() };
+        let of = |part: &str| Verdict::Degraded { worker: part.to_owned(), restarts: 0, error: "because".to_owned() };
+        assert_eq!(worried(Verdict::Ready, []), Verdict::Ready);
+        assert_eq!(worried(Verdict::Ready, [worry("first"), worry("second")]), of("first"));
+        let late = Verdict::Overloaded { queue_bytes: 1, lag_ms: 2 };
+        for graver in [Verdict::Starting, Verdict::Draining, late, of("a worker")] {
+            assert_eq!(worried(graver.clone(), [worry("first")]), graver);
+        }
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl Outgoing {
         self.parts.is_empty()
     }
 
+    /// Everything in one piece.
+    pub fn concat(&self) -> Vec<u8> {
+        self.parts.concat()
+    }
+
     /// Bytes to write.
     pub fn len(&self) -> usize {
         self.parts.iter().map(Bytes::len).sum()
@@ -97,7 +102,7 @@ impl Outgoing {
 
 /// What a service does with a connection. Methods are short and never wait.
 pub trait Handler: Send + Sync {
-    /// A frame came in. Pings are answered by the service, with [`Frame::Pong`], from its workers.
+    /// A frame came in. Where links are accepted the service answers pings, with [`Frame::Pong`], from its workers.
     ///
     /// # Errors
     /// When the frame has no place on this link; the connection ends.

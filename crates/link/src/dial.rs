@@ -1,28 +1,89 @@
 //! The dialling side: connect, greet, run, and come back with full-jitter back-off.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::backoff::Backoff;
-use engine::wire::{Frame, Hello, HelloOk};
+use engine::verdict::Verdict;
+use engine::wire::{Frame, Hello, HelloOk, RefuseReason};
 use runtime::net::{self, SocketProfile};
 use runtime::{Worker, WorkerError};
-use tracing::info;
+use tracing::{error, info};
 
-use crate::connection::{Ended, Handler, first_frame, run, send};
+use crate::connection::{Ended, Handler, Outgoing, first_frame, run, send};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// What the dialling service decides.
+/// What every dialled link has, whatever is said on it: [`dial`] keeps it, its service owns it and reads it.
+#[derive(Debug, Default)]
+pub struct Standing {
+    up: AtomicBool,
+    progressed: AtomicBool,
+    /// Pings that are to be answered: with what the service writes next, so that a pong proves that it can.
+    pings: Mutex<Vec<u64>>,
+    last_error: Mutex<Option<String>>,
+    verdict: Mutex<Option<Verdict>>,
+}
+
+impl Standing {
+    /// The peer has welcomed us, and the connection has not ended.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Why the link was lost, or could not come up, last.
+    pub fn last_error(&self) -> Option<String> {
+        locked(&self.last_error).clone()
+    }
+
+    /// What the peer last said of itself; `None` while the link is down.
+    pub fn verdict(&self) -> Option<Verdict> {
+        locked(&self.verdict).clone()
+    }
+
+    /// The peer has acknowledged something: only that proves a link good.
+    pub fn progress(&self) {
+        self.progressed.store(true, Ordering::Relaxed);
+    }
+
+    fn begin(&self) {
+        locked(&self.pings).clear();
+        self.up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was up.
+    fn end(&self, why: &Ended) -> bool {
+        *locked(&self.verdict) = None;
+        *locked(&self.last_error) = Some(why.to_string());
+        self.up.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// What the dialling service decides. Of the frames it gets all but pings and pongs: those are [`dial`]'s. Verdicts are
+/// noted before it hears of them.
 pub trait Dialer: Handler + 'static {
     /// The greeting.
     fn hello(&self) -> Hello;
+    /// Where [`dial`] keeps what it knows of the link.
+    fn standing(&self) -> &Standing;
     /// The peer welcomed us.
     fn up(&self, welcome: &HelloOk);
     /// The link is down, or could not come up. Called once for each attempt, so repeats must be harmless.
-    fn down(&self, why: &Ended);
-    /// Whether the peer has acknowledged anything since this was asked last: only that proves a link good.
-    fn progressed(&self) -> bool;
+    fn down(&self, why: &Ended, was_up: bool);
+
+    /// Asked at every frame: whether the link may go on.
+    ///
+    /// # Errors
+    /// Why not; the connection ends.
+    fn may_go_on(&self) -> Result<(), Ended> {
+        Ok(())
+    }
+
+    /// The peer does not want us: that is for a person, unless the service knows better.
+    fn refused(&self, node: &str, peer: &str, reason: RefuseReason) {
+        error!(node, peer, why = reason.explain(), "link refused");
+    }
 }
 
 /// Keeps a link to `addr` (host:port) up until the worker is asked to stop.
@@ -33,22 +94,25 @@ pub async fn dial(worker: Worker, addr: String, peer: String, service: Arc<dyn D
     let stop = worker.stopping();
     let backoff = Mutex::new(Backoff::new());
     // A former life of this worker may have left a link up in the books.
-    service.down(&Ended::Stopping);
+    over(&*service, &Ended::Stopping);
     while !worker.should_stop() {
         worker.beat();
         worker.failpoint_async("connect").await?;
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => Ended::Stopping,
-            result = once(&worker, &addr, &*service, &backoff) => match result {
+            result = once(&worker, &addr, &peer, &*service, &backoff) => match result {
                 Ok(ended) => ended,
                 Err(error) => {
-                    service.down(&Ended::Stopping);
+                    over(&*service, &Ended::Stopping);
                     return Err(error);
                 }
             },
         };
-        service.down(&ended);
+        if let Ended::Refused(reason) = &ended {
+            service.refused(worker.node(), &peer, *reason);
+        }
+        over(&*service, &ended);
         if worker.should_stop() {
             break;
         }
@@ -63,10 +127,16 @@ pub async fn dial(worker: Worker, addr: String, peer: String, service: Arc<dyn D
     Ok(())
 }
 
+fn over(service: &dyn Dialer, why: &Ended) {
+    let was_up = service.standing().end(why);
+    service.down(why, was_up);
+}
+
 /// One connection from dialling to its end.
 async fn once(
     worker: &Worker,
     addr: &str,
+    peer: &str,
     service: &dyn Dialer,
     backoff: &Mutex<Backoff>,
 ) -> Result<Ended, WorkerError> {
@@ -84,6 +154,8 @@ async fn once(
         Ok(_) => return Ok(Ended::Unexpected("the answer to a greeting must be a welcome or a refusal")),
         Err(ended) => return Ok(ended),
     };
+    info!(node = worker.node(), peer, "link up");
+    service.standing().begin();
     service.up(&welcome);
     let watched = Watched { worker, service, backoff };
     tokio::select! {
@@ -102,23 +174,36 @@ async fn beat(worker: &Worker) -> Result<Ended, WorkerError> {
     }
 }
 
-/// The service, and at every tick a look whether the link has proved itself.
+/// The service, less what every dialled link has; at every tick a look whether the link has proved itself.
 struct Watched<'a> {
     worker: &'a Worker,
     service: &'a dyn Dialer,
     backoff: &'a Mutex<Backoff>,
 }
 
-fn locked(backoff: &Mutex<Backoff>) -> MutexGuard<'_, Backoff> {
-    backoff.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Handler for Watched<'_> {
     fn frame(&self, frame: Frame) -> Result<(), Ended> {
-        self.service.frame(frame)
+        let standing = self.service.standing();
+        if let Frame::Ping { echo } = frame {
+            locked(&standing.pings).push(echo);
+            self.service.wake().notify_one();
+        } else {
+            if let Frame::Verdict(verdict) = &frame {
+                *locked(&standing.verdict) = Some(verdict.clone());
+            }
+            self.service.frame(frame)?;
+        }
+        self.service.may_go_on()
     }
 
-    fn next(&self, out: &mut crate::Outgoing) {
+    fn next(&self, out: &mut Outgoing) {
+        for echo in std::mem::take(&mut *locked(&self.service.standing().pings)) {
+            out.frame(&Frame::Pong { echo });
+        }
         self.service.next(out);
     }
 
@@ -127,9 +212,12 @@ impl Handler for Watched<'_> {
     }
 
     fn tick(&self) {
-        if self.service.progressed() {
+        if self.service.standing().progressed.swap(false, Ordering::Relaxed) {
             locked(self.backoff).on_progress(self.worker.clock().now());
         }
         self.service.tick();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,6 @@ mod listen;
 mod visit;
 
 pub use connection::{DEAD_AFTER, Ended, Handler, Outgoing, PING_EVERY, run, send};
-pub use dial::{Dialer, dial};
+pub use dial::{Dialer, Standing, dial};
 pub use listen::{greeted, listen, refuse};
 pub use visit::visit;

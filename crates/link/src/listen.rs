@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
-use engine::recv::{AcceptOutcome, Disposition};
+use engine::recv::AcceptOutcome;
 use engine::wire::{Frame, Hello, RefuseReason};
 use runtime::net::{self, SocketProfile};
 use runtime::{Supervisor, Worker, WorkerError};
@@ -30,27 +32,17 @@ where
     S: Fn(TcpStream) -> F,
     F: Future<Output = Ended> + Send + 'static,
 {
-    let stop = worker.stopping();
-    loop {
-        worker.failpoint_async("accept").await?;
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            accepted = tokio::time::timeout(worker.beat_interval(), listener.accept()) => accepted,
-        };
-        worker.beat();
-        match accepted {
-            Err(_) => {} // nobody came; time to beat
-            Ok(Ok((stream, peer))) => {
-                let (node, serving) = (worker.node().to_owned(), serve(stream));
-                supervisor.spawn_connection(group, async move {
-                    let ended = serving.await;
-                    tell(&node, &peer.to_string(), &ended);
-                });
-            }
-            Ok(Err(error)) => rest(&worker, &error).await,
-        }
-    }
+    let opened = |stream, peer: SocketAddr| {
+        let (node, serving) = (worker.node().to_owned(), serve(stream));
+        supervisor.spawn_connection(group, async move {
+            let ended = serving.await;
+            tell(&node, &peer.to_string(), &ended);
+        });
+    };
+    let rests = |error: &io::Error, _: AcceptOutcome, pause: Duration| {
+        warn!(node = worker.node(), %error, ?pause, "the listener of links rests");
+    };
+    net::accept_all(&worker, &listener, opened, rests).await
 }
 
 /// Bytes that are no frame mean that something speaks to this port that should not: a person must look. A peer that
@@ -60,13 +52,6 @@ fn tell(node: &str, peer: &str, ended: &Ended) {
         warn!(%node, %peer, why = %ended, "link closed");
     } else {
         info!(%node, %peer, why = %ended, "link closed");
-    }
-}
-
-async fn rest(worker: &Worker, error: &io::Error) {
-    match AcceptOutcome::of_error(error.kind(), error.raw_os_error()).disposition() {
-        Disposition::PauseAccept(pause) => worker.idle(tokio::time::sleep(pause)).await,
-        Disposition::Continue | Disposition::Retry | Disposition::Close { .. } => debug!(%error, "accept"),
     }
 }
 

@@ -2,6 +2,7 @@
 //! workers, and how the cluster file's settings become those of its parts.
 
 mod books;
+pub mod desk;
 mod own_metrics;
 mod record;
 mod settings;

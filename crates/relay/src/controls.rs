@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use admin::{Controls, Refusal, SpillAnswer, SpillRequest};
-use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, PeerStatus, Status, Verdict, WorkerStatus};
+use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, NodeKnown, PeerStatus, Status, Verdict, WorkerStatus};
 use engine::recv::CloseReason;
+use link::Dialer as _;
 use node::VerdictKeeper;
+use node::desk::Operator;
 use runtime::Supervisor;
 use runtime::queue::Probe;
 use telemetry::{Metric, Telemetry};
@@ -28,6 +30,7 @@ pub(crate) struct RelayControls {
     pub(crate) queue: Probe,
     pub(crate) telemetry: Telemetry,
     pub(crate) keeper: Arc<VerdictKeeper>,
+    pub(crate) operator: Operator,
 }
 
 impl RelayControls {
@@ -56,8 +59,8 @@ impl RelayControls {
                 in_flight_points: view.in_flight_points,
                 in_flight_bytes: view.in_flight_bytes,
                 oldest_unacked_ms: view.oldest.map_or(0, |at| node::millis(now.since(at))),
-                verdict: uplink.verdict().map(node::for_api),
-                last_error: uplink.last_error().filter(|_| !view.up),
+                verdict: uplink.standing().verdict().map(node::for_api),
+                last_error: uplink.standing().last_error().filter(|_| !view.up),
             }
         });
         let stores =
@@ -98,6 +101,7 @@ impl RelayControls {
         node::record_ledger(telemetry, &ledger);
         node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.shared.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         set(Metric::ReceivedBytes, &[], get(&counters.received_bytes));
         set(Metric::ConnectionsOpened, &[], get(&counters.opened));
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
@@ -124,7 +128,7 @@ impl RelayControls {
 
 impl Controls for RelayControls {
     fn health(&self) -> Health {
-        Health { node: self.shared.node.clone(), layer: "relay".into(), verdict: self.verdict() }
+        Health::new(&self.shared.node, "relay", self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -145,6 +149,15 @@ impl Controls for RelayControls {
         books::ledger(&self.shared)
     }
 
+    fn known(&self, name: &str) -> NodeKnown {
+        let me = &self.shared.node;
+        let linked =
+            self.shared.peers.iter().zip(&self.uplinks).any(|(peer, link)| peer == name && link.standing().is_up());
+        let own = self.uplinks.first().filter(|_| name == me);
+        let sender = own.map(|link| format!("{:016x}", link.greeting.incarnation.sender));
+        NodeKnown { node: me.clone(), about: name.to_owned(), linked, sender }
+    }
+
     fn workers(&self) -> Vec<WorkerStatus> {
         admin::worker_statuses(&self.supervisor)
     }
@@ -160,6 +173,10 @@ impl Controls for RelayControls {
 
     fn spill(&self, request: SpillRequest) -> SpillReceiver {
         self.shared.spill.request(request)
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

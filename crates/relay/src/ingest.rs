@@ -47,36 +47,15 @@ pub(crate) async fn listen(
     supervisor: Supervisor,
     limits: Limits,
 ) -> Result<(), WorkerError> {
-    let stop = worker.stopping();
-    loop {
-        worker.failpoint_async("accept").await?;
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            accepted = tokio::time::timeout(worker.beat_interval(), listener.accept()) => accepted,
-        };
-        worker.beat();
-        match accepted {
-            Err(_) => {} // nobody came; time to beat
-            Ok(Ok((stream, peer))) => welcome(stream, peer, &shared, &queue, &supervisor, limits),
-            Ok(Err(error)) => refused(&worker, &shared, &error).await,
+    let opened = |stream, peer| welcome(stream, peer, &shared, &queue, &supervisor, limits);
+    let rests = |error: &io::Error, outcome: AcceptOutcome, _| {
+        let reason = outcome.as_str();
+        *locked(&shared.counters.accept_pauses).entry(reason).or_default() += 1;
+        if let Some(swallowed) = PAUSED.admit(shared.clock.now()) {
+            warn!(%error, reason, swallowed, "accept rests: raise the limit of open files, or look who leaves connections open");
         }
-    }
-}
-
-async fn refused(worker: &Worker, shared: &Shared, error: &io::Error) {
-    let outcome = AcceptOutcome::of_error(error.kind(), error.raw_os_error());
-    match outcome.disposition() {
-        Disposition::PauseAccept(pause) => {
-            *locked(&shared.counters.accept_pauses).entry(outcome.as_str()).or_default() += 1;
-            if let Some(swallowed) = PAUSED.admit(shared.clock.now()) {
-                let reason = outcome.as_str();
-                warn!(%error, reason, swallowed, "accept rests: raise the limit of open files, or look who leaves connections open");
-            }
-            worker.idle(tokio::time::sleep(pause)).await;
-        }
-        Disposition::Continue | Disposition::Retry | Disposition::Close { .. } => debug!(%error, "accept"),
-    }
+    };
+    net::accept_all(&worker, &listener, opened, rests).await
 }
 
 fn welcome(

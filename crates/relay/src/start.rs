@@ -7,12 +7,15 @@ use std::time::Duration;
 use admin::Controls;
 use config::{Cluster, Layer, Node, SpillSync};
 use engine::batch::{Incarnation, Versions};
+use engine::control::Forgotten;
+use engine::health::{Kind, Probe};
 use engine::line::LinePolicy;
 use engine::pool;
 use engine::relay::{Relay, Settings};
 use engine::route::RouteTable;
 use engine::rule::RuleSet;
-use engine::wire::{Hello, PROTOCOL, Role};
+use engine::wire::{FORGOTTEN, Hello, PROTOCOL, Role};
+use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
 use node::{StartError, Store, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
 use runtime::net;
@@ -30,7 +33,11 @@ use crate::router::{self, Input, Slot};
 use crate::shared::{Parts, Shared};
 use crate::spill;
 use crate::uplink::{Greeting, Uplink};
+use crate::watching::Watching;
 
+/// A canary waits for two flushes and a sync like any batch; sooner than this it is not late, however short the
+/// operator's time-out is.
+const CANARY_WITHIN: Duration = Duration::from_secs(3);
 /// Connections that wait to be accepted: a fleet that comes back at once must not be turned away.
 const BACKLOG: u32 = 4096;
 
@@ -70,7 +77,11 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let link_listener = me.link.map(|link| net::listen(link, 128)).transpose()?;
     let graphite = listener.local_addr().map_err(io_error("the listener"))?;
     let data = DataDir::open(&me.data)?;
-    let identity = data.identity_above(clock.unix(), |sender| known_of(sender, cluster, me, clock))?;
+    let mut known = Known::default();
+    let identity = data.identity_above(clock.unix(), |sender| {
+        known = known_of(sender, cluster, me, clock);
+        known.epoch
+    })?;
     let incarnation = Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce };
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
@@ -78,9 +89,15 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let stores = node::start_stores("relay", cluster, &supervisor, clock)?;
     let (shared, greeting) = share(cluster, me, clock, incarnation, stores, &peer_names)?;
     let shared = Arc::new(shared);
+    if known.is_forgotten {
+        shared.doubt.forgotten();
+    }
     let (queue, lines) = byte_queue::<Input>("relay.lines", cluster.receive.buffer_bytes as u64);
     let slots = start_routers(&supervisor, &shared, &lines, me.threads.or_cores(cores));
-    let uplinks = start_uplinks(&supervisor, &shared, &greeting, &peer_addrs);
+    let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
+    follow(&desk, &shared, &me.name, incarnation.sender);
+    let watch = start_watch(cluster, &supervisor, &shared, &desk);
+    let uplinks = start_uplinks(&supervisor, &shared, &greeting, &peer_addrs, (&desk, &watch));
     start_keeper(&supervisor, &shared);
     start_spill(cluster, me, &supervisor, &shared, incarnation)?;
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
@@ -91,6 +108,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         uplinks,
         queue: lines.probe(),
         telemetry: Telemetry::new(&me.name, "relay"),
+        operator: Operator::new(Arc::clone(&desk), vec![watch]),
     });
     node::set_gauge(&controls.telemetry, Metric::SpillQuotaBytes, &[], cluster.spill.quota_bytes);
     let reporter = Arc::clone(&controls);
@@ -100,7 +118,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     });
     start_listener(cluster, &supervisor, &shared, &listener, &queue);
     if let Some(listener) = link_listener {
-        let lender = spill::Lender::new(&shared, &greeting, &keeper, lines.probe());
+        let lender = spill::Lender::new(&shared, &greeting, &keeper, lines.probe(), desk);
         start_lender(&supervisor, lender, Arc::new(listener));
     }
     admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
@@ -108,12 +126,31 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, _data: data })
 }
 
+/// A relay that hears that it is forgotten takes no points any more.
+fn follow(desk: &Desk, shared: &Arc<Shared>, name: &str, sender: u64) {
+    let (shared, name) = (Arc::clone(shared), name.to_owned());
+    desk.follow(move |orders| {
+        // Of another sender: the name was a former machine's.
+        let is_me = |(node, what): (&str, Forgotten)| node == name && what.sender.is_none_or(|of| of == sender);
+        if orders.forgotten().any(is_me) {
+            shared.doubt.forgotten();
+        }
+    });
+}
+
 /// How long a start may wait for peers that are away.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 
-/// The highest epoch that the aggregators know of this sender; zero if none, or if nobody answers. Blocks for at most
-/// [`ASK_WITHIN`].
-fn known_of(sender: u64, cluster: &Cluster, me: &Node, clock: Clock) -> u32 {
+/// What the aggregators know of this sender.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// The highest; zero if there is none.
+    epoch: u32,
+    is_forgotten: bool,
+}
+
+/// Nothing, if nobody answers. Blocks for at most [`ASK_WITHIN`].
+fn known_of(sender: u64, cluster: &Cluster, me: &Node, clock: Clock) -> Known {
     let layers = [Layer::Final, Layer::Partial];
     let addrs: Vec<SocketAddr> =
         layers.into_iter().flat_map(|layer| cluster.layer(layer)).filter_map(|node| node.link).collect();
@@ -127,15 +164,22 @@ fn known_of(sender: u64, cluster: &Cluster, me: &Node, clock: Clock) -> u32 {
         partitions: cluster.partitions,
     };
     let answers = link::visit(&addrs, &hello, ASK_WITHIN, clock);
-    let known = answers.iter().map(|answer| answer.known_epoch.max(answer.retired)).max().unwrap_or(0);
-    info!(node = %me.name, asked = addrs.len(), answered = answers.len(), known, "asked for this node's epochs");
-    known
+    let is_forgotten = answers.iter().any(|answer| answer.retired == FORGOTTEN);
+    // No epoch is above the floor of who is forgotten: it gets one like any other, and nobody takes anything of it.
+    let of_use = answers.iter().filter(|answer| answer.retired != FORGOTTEN);
+    let epoch = of_use.map(|answer| answer.known_epoch.max(answer.retired)).max().unwrap_or(0);
+    info!(node = %me.name, asked = addrs.len(), answered = answers.len(), epoch, is_forgotten, "asked for this node's epochs");
+    Known { epoch, is_forgotten }
 }
 
-/// The nodes that take batches: the partial layer, or the final one where there is no partial.
+/// The layer that takes batches: the partial one, or the final one where there is no partial.
+fn takes_batches(cluster: &Cluster) -> Layer {
+    if cluster.layer(Layer::Partial).next().is_some() { Layer::Partial } else { Layer::Final }
+}
+
+/// Its nodes.
 fn peers(cluster: &Cluster) -> (Vec<String>, Vec<SocketAddr>) {
-    let layer = if cluster.layer(Layer::Partial).next().is_some() { Layer::Partial } else { Layer::Final };
-    cluster.layer(layer).filter_map(|node| node.link.map(|link| (node.name.clone(), link))).unzip()
+    cluster.layer(takes_batches(cluster)).filter_map(|node| node.link.map(|link| (node.name.clone(), link))).unzip()
 }
 
 fn share(
@@ -175,6 +219,7 @@ fn share(
         lanes: Lanes::new(&addresses, cluster.partitions),
         decider: Decider::new(routes, rules, cluster.partitions),
         stores,
+        journal: cluster.send.journal,
         peers: peers.to_vec(),
         machine,
         spill: Arc::new(spill::Handle::new(clock.unix())),
@@ -199,16 +244,29 @@ fn start_uplinks(
     shared: &Arc<Shared>,
     greeting: &Greeting,
     addrs: &[SocketAddr],
+    (desk, watch): (&Arc<Desk>, &Arc<Watch>),
 ) -> Vec<Arc<Uplink>> {
     let start_one = |(peer, addr): (usize, &SocketAddr)| {
-        let uplink = Arc::new(Uplink::new(Arc::clone(shared), peer, greeting.clone()));
-        let (service, addr, name) = (Arc::clone(&uplink), addr.to_string(), shared.peers[peer].clone());
+        let uplink = Arc::new(Uplink::new(Arc::clone(shared), peer, greeting.clone(), Arc::clone(watch)));
+        let linked = Linked::new(desk, Arc::clone(&uplink) as Arc<dyn link::Dialer>);
+        let (service, addr, name) = (linked, addr.to_string(), shared.peers[peer].clone());
         supervisor.spawn_task(format!("relay.link.{name}"), move |worker| {
             link::dial(worker, addr.clone(), name.clone(), Arc::clone(&service) as Arc<dyn link::Dialer>)
         });
         uplink
     };
     addrs.iter().enumerate().map(start_one).collect()
+}
+
+/// Watches the nodes that take batches, as the worker `relay.health`.
+fn start_watch(cluster: &Cluster, supervisor: &Supervisor, shared: &Arc<Shared>, desk: &Arc<Desk>) -> Arc<Watch> {
+    let probe = Probe::Canary { timeout: cluster.send.ack_timeout.max(CANARY_WITHIN) };
+    let pool = (takes_batches(cluster), Kind::Free, probe);
+    let observed = Arc::new(Watching::new(Arc::clone(shared)));
+    let watch = desk::watch(desk, cluster, pool, shared.peers.clone(), shared.clock, observed);
+    let (desk, watches) = (Arc::clone(desk), vec![Arc::clone(&watch)]);
+    supervisor.spawn_task("relay.health", move |worker| desk::run(worker, Arc::clone(&desk), watches.clone()));
+    watch
 }
 
 fn start_keeper(supervisor: &Supervisor, shared: &Arc<Shared>) {
@@ -236,7 +294,7 @@ fn start_spill(
         },
         journal: cluster.send.journal,
     };
-    let live = Arc::new(spill::LivePath::new(Arc::clone(shared), cluster.partitions, &finals));
+    let live = Arc::new(spill::LivePath::new(Arc::clone(shared), incarnation.epoch, cluster.partitions, &finals));
     let disk = spill::rocksdb(cluster.spill.quota_bytes);
     spill::start(supervisor, settings, Arc::clone(&shared.spill), live, disk, shared.clock)
 }

@@ -1,17 +1,18 @@
 //! The relay's end of a link to one aggregator: it pulls from the retaining machine what may be written, and tells the
 //! machine what was answered.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use engine::batch::{Incarnation, Versions};
 use engine::relay::Peer;
 use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
-use link::{Dialer, Ended, Handler, Outgoing};
+use link::{Dialer, Ended, Handler, Outgoing, Standing};
+use node::desk::Watch;
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::shared::{Shared, locked};
 
@@ -35,37 +36,14 @@ pub(crate) struct Uplink {
     pub(crate) shared: Arc<Shared>,
     pub(crate) peer: Peer,
     pub(crate) greeting: Greeting,
-    pongs: Mutex<Vec<u64>>,
-    progressed: AtomicBool,
+    watch: Arc<Watch>,
+    standing: Standing,
     watermark_at: AtomicU64,
-    up: AtomicBool,
-    last_error: Mutex<Option<String>>,
-    verdict: Mutex<Option<Verdict>>,
 }
 
 impl Uplink {
-    pub(crate) fn new(shared: Arc<Shared>, peer: Peer, greeting: Greeting) -> Uplink {
-        Uplink {
-            shared,
-            peer,
-            greeting,
-            pongs: Mutex::default(),
-            progressed: AtomicBool::new(false),
-            watermark_at: AtomicU64::new(0),
-            up: AtomicBool::new(false),
-            last_error: Mutex::default(),
-            verdict: Mutex::default(),
-        }
-    }
-
-    /// Why the link was lost or could not come up last.
-    pub(crate) fn last_error(&self) -> Option<String> {
-        locked(&self.last_error).clone()
-    }
-
-    /// What the peer last said of itself.
-    pub(crate) fn verdict(&self) -> Option<Verdict> {
-        locked(&self.verdict).clone()
+    pub(crate) fn new(shared: Arc<Shared>, peer: Peer, greeting: Greeting, watch: Arc<Watch>) -> Uplink {
+        Uplink { shared, peer, greeting, watch, standing: Standing::default(), watermark_at: AtomicU64::new(0) }
     }
 
     fn watermark_due(&self, now: Mono) -> bool {
@@ -89,20 +67,24 @@ impl Handler for Uplink {
             Frame::Durable(durable) => {
                 let _moving = self.shared.moving();
                 self.shared.machine().durable(now, self.peer, &durable);
-                self.progressed.store(true, Ordering::Relaxed);
+                self.standing.progress();
             }
             Frame::Nack { id, reason } => {
                 let _moving = self.shared.moving();
                 self.shared.machine().nack(now, self.peer, id, reason);
             }
-            Frame::Verdict(verdict) => *locked(&self.verdict) = Some(verdict),
-            Frame::Drain => self.shared.machine().peer_draining(now, self.peer),
-            Frame::Ping { echo } => locked(&self.pongs).push(echo),
+            Frame::Verdict(verdict) => self.watch.tell(|now, pool| pool.verdict(now, self.peer, verdict)),
+            Frame::Drain => {
+                self.shared.machine().peer_draining(now, self.peer);
+                self.watch.tell(|now, pool| pool.verdict(now, self.peer, Verdict::Draining));
+            }
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::Watermark(_)
+            | Frame::Ping { .. }
             | Frame::Pong { .. }
             | Frame::Flush(_)
             | Frame::FlushReply(_)
@@ -117,14 +99,16 @@ impl Handler for Uplink {
     }
 
     fn next(&self, out: &mut Outgoing) {
-        for echo in std::mem::take(&mut *locked(&self.pongs)) {
-            out.frame(&Frame::Pong { echo });
-        }
         let now = self.shared.clock.now();
         if self.watermark_due(now) {
             let open = self.oldest_open();
             let wall = UnixSeconds(self.shared.clock.unix().0.saturating_sub(CLIENT_DELAY_SECONDS));
             out.frame(&Frame::Watermark(self.shared.machine().watermark(now, open, wall)));
+        }
+        let canary = self.shared.machine().next_canary(self.peer, self.shared.clock.unix());
+        if let Some((sending, round)) = canary {
+            out.batch(sending.batch.bytes().clone(), sending.attempt, sending.class);
+            self.watch.tell(|now, pool| pool.canary_sent(now, self.peer, round));
         }
         let mut machine = self.shared.machine();
         while out.len() < WRITE_BYTES {
@@ -155,45 +139,37 @@ impl Dialer for Uplink {
         }
     }
 
+    fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
     fn up(&self, welcome: &HelloOk) {
-        info!(node = %self.shared.node, peer = %self.shared.peers[self.peer], "link up");
-        self.up.store(true, Ordering::Relaxed);
         self.watermark_at.store(0, Ordering::Relaxed);
-        locked(&self.pongs).clear();
         self.shared.doubt.welcomed(self.peer);
         self.shared.machine().link_up(self.shared.clock.now(), self.peer, welcome.window_bytes);
+        self.watch.tell(|now, pool| pool.link_up(now, self.peer));
         self.shared.wake_links();
     }
 
-    fn down(&self, why: &Ended) {
-        *locked(&self.verdict) = None;
-        let was_up = self.up.swap(false, Ordering::Relaxed);
-        let (node, peer) = (&self.shared.node, &self.shared.peers[self.peer]);
-        match why {
-            // It may be the end of our former life that the peer has not noticed; if not, the verdict says so.
-            Ended::Refused(RefuseReason::DuplicateSender) => {
-                if self.shared.doubt.refused(self.shared.clock.now(), self.peer) {
-                    warn!(%node, %peer, %why, "link refused");
-                }
-            }
-            Ended::Refused(_) => error!(%node, %peer, %why, "link refused"),
-            Ended::Closed
-            | Ended::Frame(_)
-            | Ended::Io(_)
-            | Ended::Silent(_)
-            | Ended::NoHello(_)
-            | Ended::Unexpected(_)
-            | Ended::Stopping => {}
-        }
-        *locked(&self.last_error) = Some(why.to_string());
+    fn down(&self, why: &Ended, was_up: bool) {
         if was_up {
             *locked(&self.shared.counters.links_closed).entry(why.as_str()).or_default() += 1;
         }
         self.shared.machine().link_down(self.shared.clock.now(), self.peer);
+        self.watch.tell(|now, pool| pool.link_down(now, self.peer));
         self.shared.wake_links();
     }
 
-    fn progressed(&self) -> bool {
-        self.progressed.swap(false, Ordering::Relaxed)
+    fn refused(&self, node: &str, peer: &str, reason: RefuseReason) {
+        let why = reason.explain();
+        if reason == RefuseReason::Forgotten {
+            // The keeper says it, once; peers refuse at every attempt.
+            self.shared.doubt.forgotten();
+        } else if reason != RefuseReason::DuplicateSender {
+            error!(node, peer, why, "link refused");
+        } else if self.shared.doubt.refused(self.shared.clock.now(), self.peer) {
+            // It may be the end of our former life that the peer has not noticed; if not, the verdict says so.
+            warn!(node, peer, why, "link refused");
+        }
     }
 }

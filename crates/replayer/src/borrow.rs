@@ -1,49 +1,28 @@
 //! The replayer's end of the link to one relay: requests and outcomes out, records in.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use engine::verdict::Verdict;
 use engine::wire::{Backlog, Frame, Hello, HelloOk};
-use link::{Dialer, Ended, Handler, Outgoing};
+use link::{Dialer, Ended, Handler, Outgoing, Standing};
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::shared::{Shared, locked};
+use crate::shared::Shared;
 
 #[derive(Debug)]
 pub(crate) struct Borrower {
     shared: Arc<Shared>,
     source: usize,
     name: String,
-    pongs: Mutex<Vec<u64>>,
-    progressed: AtomicBool,
+    standing: Standing,
     /// See `Shared::recovered`.
     begun: AtomicU64,
-    last_error: Mutex<Option<String>>,
-    verdict: Mutex<Option<Verdict>>,
 }
 
 impl Borrower {
     pub(crate) fn new(shared: Arc<Shared>, source: usize, name: String) -> Borrower {
-        Borrower {
-            shared,
-            source,
-            name,
-            pongs: Mutex::default(),
-            progressed: AtomicBool::new(false),
-            begun: AtomicU64::new(0),
-            last_error: Mutex::default(),
-            verdict: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn last_error(&self) -> Option<String> {
-        locked(&self.last_error).clone()
-    }
-
-    pub(crate) fn verdict(&self) -> Option<Verdict> {
-        locked(&self.verdict).clone()
+        Borrower { shared, source, name, standing: Standing::default(), begun: AtomicU64::new(0) }
     }
 
     fn backlog(&self, backlog: Backlog) {
@@ -71,24 +50,22 @@ impl Handler for Borrower {
             Frame::Leased(leased) => self.shared.machine().leased(now, self.source, leased),
             Frame::LeaseEnd(end) => {
                 self.shared.machine().lease_end(now, self.source, end);
-                self.progressed.store(true, Ordering::Relaxed);
+                self.standing.progress();
                 self.shared.source_wakes[self.source].notify_one();
             }
             Frame::Backlog(backlog) => self.backlog(backlog),
-            Frame::Verdict(verdict) => *locked(&self.verdict) = Some(verdict),
-            Frame::Ping { echo } => {
-                locked(&self.pongs).push(echo);
-                self.shared.source_wakes[self.source].notify_one();
-            }
+            Frame::Verdict(_) => {}
             // A relay that is about to leave keeps its spill; there is nowhere else to borrow it.
             Frame::Drain => info!(node = %self.shared.node, peer = %self.name, "relay is draining"),
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::Durable(_)
             | Frame::Nack { .. }
             | Frame::Watermark(_)
+            | Frame::Ping { .. }
             | Frame::Pong { .. }
             | Frame::Flush(_)
             | Frame::FlushReply(_)
@@ -96,16 +73,10 @@ impl Handler for Borrower {
             | Frame::Done(_) => return Err(Ended::Unexpected("frame that a replayer does not take from a relay")),
         }
         self.shared.turns.notify_one();
-        if self.begun.load(Ordering::Relaxed) != self.shared.recovered() {
-            return Err(Ended::Unexpected("the replay machine was put right: the link begins anew"));
-        }
         Ok(())
     }
 
     fn next(&self, out: &mut Outgoing) {
-        for echo in std::mem::take(&mut *locked(&self.pongs)) {
-            out.frame(&Frame::Pong { echo });
-        }
         let now = self.shared.clock.now();
         let mut machine = self.shared.machine();
         machine.take_done(self.source).into_iter().for_each(|done| out.frame(&Frame::Done(done)));
@@ -128,25 +99,24 @@ impl Dialer for Borrower {
         self.shared.hello()
     }
 
+    fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
     fn up(&self, _welcome: &HelloOk) {
-        info!(node = %self.shared.node, peer = %self.name, "link up");
-        locked(&self.pongs).clear();
-        *locked(&self.last_error) = None;
         self.shared.machine().source_up(self.source);
         self.begun.store(self.shared.recovered(), Ordering::Relaxed);
         self.shared.source_wakes[self.source].notify_one();
     }
 
-    fn down(&self, why: &Ended) {
-        *locked(&self.verdict) = None;
-        if matches!(why, Ended::Refused(_)) {
-            error!(node = %self.shared.node, peer = %self.name, %why, "link refused");
-        }
-        *locked(&self.last_error) = Some(why.to_string());
+    fn down(&self, _why: &Ended, _was_up: bool) {
         self.shared.machine().source_down(self.source);
     }
 
-    fn progressed(&self) -> bool {
-        self.progressed.swap(false, Ordering::Relaxed)
+    fn may_go_on(&self) -> Result<(), Ended> {
+        if self.begun.load(Ordering::Relaxed) == self.shared.recovered() {
+            return Ok(());
+        }
+        Err(Ended::Unexpected("the replay machine was put right: the link begins anew"))
     }
 }

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use admin::{Controls, Refusal};
 use admin_api::{
-    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, PeerStatus, ReplayChange, ReplaySource,
-    ReplayStatus, Status, Verdict, WorkerStatus,
+    AuditEntry, BadLine, DestinationLedger, Failpoint, Health, Ledger, NodeKnown, PeerStatus, ReplayChange,
+    ReplaySource, ReplayStatus, Status, Verdict, WorkerStatus,
 };
 use engine::pace::{Controller, Held};
 use engine::replay::{Books, LaneView, Replay};
 use engine::time::Mono;
+use link::Dialer as _;
 use node::VerdictKeeper;
+use node::desk::Operator;
 use runtime::Supervisor;
 use telemetry::{Metric, Telemetry};
 
@@ -34,6 +36,7 @@ pub(crate) struct ReplayerControls {
     pub(crate) horizon: Duration,
     pub(crate) borrowers: Vec<Arc<Borrower>>,
     pub(crate) senders: Vec<Arc<Sender>>,
+    pub(crate) operator: Operator,
 }
 
 impl ReplayerControls {
@@ -56,8 +59,8 @@ impl ReplayerControls {
             last_error: None,
         };
         let sources = names.sources.iter().zip(&up).zip(&self.borrowers).map(|((name, up), link)| PeerStatus {
-            verdict: link.verdict().map(node::for_api),
-            last_error: link.last_error().filter(|_| !up),
+            verdict: link.standing().verdict().map(node::for_api),
+            last_error: link.standing().last_error().filter(|_| !up),
             ..peer(name, if *up { "up" } else { "down" })
         });
         let receivers = names.receivers.iter().zip(&receivers).zip(&self.senders).map(|((name, view), link)| {
@@ -68,8 +71,8 @@ impl ReplayerControls {
             };
             PeerStatus {
                 in_flight_bytes: view.in_flight_bytes,
-                verdict: link.verdict().map(node::for_api),
-                last_error: link.last_error().filter(|_| !view.up),
+                verdict: link.standing().verdict().map(node::for_api),
+                last_error: link.standing().last_error().filter(|_| !view.up),
                 ..peer(name, state)
             }
         });
@@ -177,6 +180,7 @@ impl ReplayerControls {
         node::record_ledger(telemetry, &self.ledger());
         node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let status = self.replay_status();
         node::set_gauge(telemetry, Metric::ReplayRate, &[], status.rate_now);
@@ -244,7 +248,7 @@ fn destination(name: String, books: &Books) -> DestinationLedger {
 
 impl Controls for ReplayerControls {
     fn health(&self) -> Health {
-        Health { node: self.shared.node.clone(), layer: "replayer".into(), verdict: self.verdict() }
+        Health::new(&self.shared.node, "replayer", self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -283,6 +287,14 @@ impl Controls for ReplayerControls {
         })
     }
 
+    fn known(&self, name: &str) -> NodeKnown {
+        let settings = self.shared.machine().settings().clone();
+        let sources = settings.sources.iter().zip(self.borrowers.iter().map(|link| link.standing().is_up()));
+        let receivers = settings.receivers.iter().zip(self.senders.iter().map(|link| link.standing().is_up()));
+        let linked = sources.chain(receivers).any(|(peer, is_up)| peer == name && is_up);
+        NodeKnown { node: self.shared.node.clone(), about: name.to_owned(), linked, sender: None }
+    }
+
     fn workers(&self) -> Vec<WorkerStatus> {
         admin::worker_statuses(&self.supervisor)
     }
@@ -309,6 +321,10 @@ impl Controls for ReplayerControls {
             .change(&convert::change(&change), &change.by)
             .map_err(|(wrong, why)| if wrong { Refusal::invalid(why) } else { Refusal::unavailable(why) })?;
         Ok(self.replay_status())
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

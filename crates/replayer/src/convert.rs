@@ -2,6 +2,7 @@
 
 use admin_api::{ReplayChange, ReplaySettings, SourceSettings};
 use config::{Replay as Section, ReplayStart};
+use engine::rate::RATE_MAX;
 use engine::replay::{Change, Control, Plan, SourceControl, Start};
 use engine::time::UnixSeconds;
 
@@ -33,7 +34,7 @@ pub(crate) fn control(kept: &Kept, section: &Section) -> Control {
     let second = |at: Option<u64>| at.and_then(|at| u32::try_from(at).ok()).map(UnixSeconds);
     let sources = settings.sources.iter();
     Control {
-        rate: settings.rate.max(1),
+        rate: settings.rate.clamp(1, RATE_MAX),
         paused: settings.paused,
         adaptive: settings.adaptive,
         canary_percent: settings.canary_percent.clamp(1, 100),

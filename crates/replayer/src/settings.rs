@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use admin_api::{AuditEntry, ReplaySettings};
+use runtime::{ReplaceError, replace_file};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -71,14 +72,9 @@ impl SettingsFile {
 
     /// On disk when it returns.
     pub(crate) fn save(&self, kept: &Kept) -> Result<(), FileError> {
-        let (path, temporary) = (self.path("replay.json"), self.path("replay.json.new"));
+        let path = self.path("replay.json");
         let text = serde_json::to_vec_pretty(kept).map_err(io::Error::other).map_err(failed("write", &path))?;
-        let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
-        file.write_all(&text).map_err(failed("write", &temporary))?;
-        file.sync_all().map_err(failed("sync", &temporary))?;
-        fs::rename(&temporary, &path).map_err(failed("replace", &path))?;
-        let dir = File::open(&self.dir).map_err(failed("open", &self.dir))?;
-        dir.sync_all().map_err(failed("sync", &self.dir))
+        replace_file(&path, &text).map_err(|ReplaceError { action, path, source }| FileError { action, path, source })
     }
 
     /// Adds a line to the audit log. In memory it is kept in any case.

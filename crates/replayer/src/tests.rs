@@ -163,6 +163,7 @@ impl Handler for FakeLink {
             | Frame::Verdict(_)
             | Frame::Leased(_)
             | Frame::LeaseEnd(_)
+            | Frame::Control(_)
             | Frame::Backlog(_) => return Err(Ended::Unexpected("not for a fake")),
         }
         Ok(())
@@ -377,9 +378,12 @@ async fn rate_pause_and_resume_are_in_force_at_once_and_survive_a_restart() {
 async fn what_cannot_be_right_is_refused_and_changes_nothing() {
     let world = World::new("refused", 0, "", nowhere()).await;
     for (change, expected) in [
-        (ReplayChange { rate: Some(0), ..ReplayChange::default() }, "pause it; the rate in force is 50000/s"),
-        (ReplayChange { rate: Some(u64::MAX), ..ReplayChange::default() }, "at most 1000000000/s"),
-        (ReplayChange { source: Some("relay-9".into()), ..ReplayChange::default() }, "there are: relay-1"),
+        (
+            ReplayChange { rate: Some(0), ..ReplayChange::default() },
+            "pausing is `spillway replay pause`; in force: 50000/s",
+        ),
+        (ReplayChange { rate: Some(u64::MAX), ..ReplayChange::default() }, "is absurd: a rate is 1/s to 100M/s"),
+        (ReplayChange { source: Some("relay-9".into()), ..ReplayChange::default() }, "known sources: relay-1"),
     ] {
         let error = world.change(change).unwrap_err();
         assert!(error.contains(expected), "{error}");

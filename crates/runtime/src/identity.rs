@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use engine::time::UnixSeconds;
 use thiserror::Error;
 
+use crate::disk::{ReplaceError, replace_file};
 use crate::random_u64;
 
 /// Who this node is, in this life.
@@ -127,7 +128,7 @@ impl DataDir {
             },
         };
         let nonce = random_u64().map_err(IdentityError::Randomness)?;
-        self.persist(&path, sender, epoch)?;
+        Self::persist(&path, sender, epoch)?;
         Ok(Identity { sender, epoch, nonce })
     }
 
@@ -146,16 +147,14 @@ impl DataDir {
         }
     }
 
-    /// Replaces the file: after a crash at any instant it is the old or the new one, whole.
-    fn persist(&self, path: &Path, sender: u64, epoch: u32) -> Result<(), IdentityError> {
-        let temporary = self.path.join("identity.new");
+    /// On disk when it returns.
+    fn persist(path: &Path, sender: u64, epoch: u32) -> Result<(), IdentityError> {
         let text = format!("spillway identity 1\nsender {sender:016x}\nepoch {epoch}\n");
-        let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
-        file.write_all(text.as_bytes()).map_err(failed("write", &temporary))?;
-        file.sync_all().map_err(failed("sync", &temporary))?;
-        fs::rename(&temporary, path).map_err(failed("replace", path))?;
-        let dir = File::open(&self.path).map_err(failed("open", &self.path))?;
-        dir.sync_all().map_err(failed("sync", &self.path))
+        replace_file(path, text.as_bytes()).map_err(|ReplaceError { action, path, source }| IdentityError::Io {
+            action,
+            path,
+            source,
+        })
     }
 }
 

@@ -23,7 +23,7 @@ mod supervisor;
 
 pub use clock::Clock;
 pub use connection_set::ConnectionSet;
-pub use disk::free_bytes;
+pub use disk::{ReplaceError, free_bytes, replace_file};
 pub use memory::resident_bytes;
 pub use random::random_u64;
 pub use supervisor::{ConnectionCount, Escalation, Supervisor, Worker, WorkerError, WorkerPhase, WorkerState};

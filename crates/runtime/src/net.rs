@@ -12,7 +12,10 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+mod accepting;
 mod holder;
+
+pub use accepting::accept_all;
 
 /// What a socket is for, and with it its time-outs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

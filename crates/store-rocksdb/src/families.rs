@@ -62,6 +62,11 @@ impl Families {
         key.first().copied().filter(|byte| self.to_come.contains(byte))
     }
 
+    /// Whether `key` has, or is to have, a family of its own.
+    pub(crate) fn is_listed(&self, key: &[u8]) -> bool {
+        self.of(key).is_some() || self.to_come(key).is_some()
+    }
+
     /// The family of `byte` exists from now on.
     pub(crate) fn made(&mut self, byte: u8) {
         self.to_come.remove(&byte);

@@ -13,7 +13,8 @@
 //!   keeps up), a cache of 8 MiB, and the indexes of 256 open files; the disk by the quota, except for the log (up to
 //!   64 MiB and what is being flushed) and for the moments in which a file and the one that replaces it both exist.
 //!
-//! A batch of more than 8 MiB breaks the promise about the power cut: RocksDB then begins a new log in its midst.
+//! A batch may have any size that memory bears: it is one record of the log, and memtables are switched, with a sync, before
+//! the next one, well before RocksDB would begin a new log by itself (`crash::a_batch_of_any_size...`).
 //!
 //! Space that deletes free comes back with later flushes and compactions; a write that would go over the quota first
 //! waits for that (seconds for gigabytes). An owner at its quota should therefore delete in large pieces.
@@ -23,6 +24,8 @@ mod failure;
 mod families;
 mod mend;
 mod open;
+mod remains;
+mod replay;
 mod salvage;
 mod space;
 mod survey;

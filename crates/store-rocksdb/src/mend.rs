@@ -17,7 +17,7 @@ pub(crate) fn mend_logs(path: &Path) -> io::Result<()> {
             continue;
         }
         // An unreadable place fails the first reading, and nothing is written.
-        if copy_whole(&log, &mut Writer { to: io::sink(), at: 0 })? != Seen::Damage {
+        if each_record(&log, &mut |_| Ok(()))? != Seen::Damage {
             continue;
         }
         let new = log.with_extension("mended");
@@ -32,20 +32,23 @@ pub(crate) fn mend_logs(path: &Path) -> io::Result<()> {
 
 fn write_whole(log: &Path, new: &Path) -> io::Result<()> {
     let mut writer = Writer { to: BufWriter::new(File::create(new)?), at: 0 };
-    copy_whole(log, &mut writer)?;
+    each_record(log, &mut |record| writer.append(record))?;
     writer.to.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
+pub(crate) enum Seen {
     Nothing,
     Damage,
     /// Records of a kind that we never write: better left alone.
     Foreign,
 }
 
-/// Copies the whole records of `log`.
-fn copy_whole(log: &Path, to: &mut Writer<impl Write>) -> io::Result<Seen> {
+/// Calls `visit` with each record of `log` that is whole.
+///
+/// # Errors
+/// Those of reading, and of `visit`.
+pub(crate) fn each_record(log: &Path, visit: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<Seen> {
     let mut log = File::open(log)?;
     let mut block = Vec::with_capacity(BLOCK_BYTES);
     // The parts of a record that were read, when its first one was.
@@ -79,7 +82,7 @@ fn copy_whole(log: &Path, to: &mut Writer<impl Write>) -> io::Result<Seen> {
             if (kind == 1 || kind == 4)
                 && let Some(whole) = record.take()
             {
-                to.append(&whole)?;
+                visit(&whole)?;
             }
         }
     }

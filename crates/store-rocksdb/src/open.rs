@@ -9,27 +9,30 @@
 //! 4. Work in the background met damage in a table when the store was open before, and would meet it again: every entry
 //!    that can be read is copied into a new store. This takes its time and, until the old one is removed, its space;
 //!    when it does not succeed, step 5 follows.
-//! 5. Damaged list, or missing or unreadable tables: a new list is made from all tables and logs that can be read, in a
-//!    copy (links, so that it takes no space). A table with a damaged block in it is left out as a whole here. RocksDB
-//!    learns here from tables which families there are: of a batch in the log, what follows the first key of a family
-//!    without any table is lost. The directory as it was is kept aside.
+//! 5. Damaged list, or missing or unreadable tables: a new list is made from all tables that can be read, in a copy
+//!    (links, so that it takes no space), what stands before the damage in other tables is added, as far as it is of a
+//!    family of its own, and every whole batch of the logs is written to it. The directory as it was is kept aside.
 //! 6. The directory is kept aside and the store starts empty.
 //!
 //! Kept aside means: as `corrupt-<unix time>` in the directory that the store is in. Nobody but a person removes it; it
 //! shares the space of tables with the store, so it takes more and more as the store forgets them. What is lost is
 //! known to owners who number their records. A damaged block in a table is no matter of opening otherwise: see
-//! [`store::Store::salvage`]. Only these refuse: the store is in use, cannot be written to, has no space even without
-//! its ballast, or the machine failed otherwise (`Io`), when opening again may help.
+//! [`store::Store::salvage`]. Only these refuse, at any step: the store is in use, cannot be written to, has no space
+//! even without its ballast, or the machine failed otherwise (`Io`), when opening again may help. What was found is
+//! then still where it was.
 
 use crate::directory::{create_directory, lock, sync_directory, sync_parent};
 use crate::mend::mend_logs;
+use crate::remains;
+use crate::replay;
 use crate::survey::{self, Survey};
 use crate::tuning::{self, Care};
 use crate::{Options, RocksStore, failure};
 use rocksdb::DB;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -135,8 +138,16 @@ fn climb(path: &Path, options: Options, findings: &mut Vec<Finding>) -> Result<R
             Err(damage) => damage,
         },
     };
-    let copied = if met.is_some() && survey.list_damage.is_none() { copy_readable(path, options).ok() } else { None };
-    if let Some(kept) = copied.or_else(|| rebuild(path).ok()) {
+    let copied = if met.is_some() && survey.list_damage.is_none() {
+        unless_of_machine(copy_readable(path, options))?
+    } else {
+        None
+    };
+    let kept = match copied {
+        Some(kept) => Some(kept),
+        None => unless_of_machine(rebuild(path, options))?,
+    };
+    if let Some(kept) = kept {
         let put_aside = put_aside(path).map_err(system)?;
         fs::rename(rebuilding(path), path).and_then(|()| sync_parent(path)).map_err(system)?;
         findings.push(found(What::Rebuilt, format!("{damage}; {kept}"), Some(put_aside)));
@@ -198,13 +209,19 @@ fn open_listed(
     }
 }
 
+/// RocksDB's words about what it was reading. A place that cannot be read is damage; a disk that takes no writes is not,
+/// and what is on it may be there again when it does.
+const READING: [&str; 5] =
+    ["While reading", "While pread", "for sequentially reading", "for random read", "While prefetch"];
+
 /// What another step of the ladder may overcome. Running out of memory or of descriptors is none of that.
-fn is_damage(error: &StoreError) -> bool {
+pub(crate) fn is_damage(error: &StoreError) -> bool {
     match error {
         StoreError::Corrupt { .. } => true,
         StoreError::Io { source, .. } => {
             let text = source.to_string();
-            text.contains("No such file or directory") || text.contains("Input/output error")
+            let is_unreadable = READING.iter().any(|reading| text.contains(reading));
+            text.contains("No such file or directory") || text.contains("Input/output error") && is_unreadable
         }
         StoreError::Full { .. }
         | StoreError::Busy
@@ -212,6 +229,32 @@ fn is_damage(error: &StoreError) -> bool {
         | StoreError::Superseded
         | StoreError::InUse { .. }
         | StoreError::Unwritable { .. }
+        | StoreError::Vanished { .. } => false,
+    }
+}
+
+/// A step that did not succeed is passed over, except when the machine lacks something: space, a permission, memory,
+/// descriptors. Another step would then only throw away what could be had later.
+fn unless_of_machine(step: Result<String, StoreError>) -> Result<Option<String>, StoreError> {
+    match step {
+        Ok(kept) => Ok(Some(kept)),
+        Err(error) if is_of_machine(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn is_of_machine(error: &StoreError) -> bool {
+    match error {
+        StoreError::Full { .. } | StoreError::Unwritable { .. } | StoreError::InUse { .. } | StoreError::Busy => true,
+        // A store in which a step of its own failed: see the kind of the failure.
+        StoreError::Io { source, .. } => {
+            let of_rocksdb = source.get_ref().and_then(|inner| inner.downcast_ref::<rocksdb::Error>());
+            let is_of_system = of_rocksdb.is_none_or(|error| error.kind() == rocksdb::ErrorKind::IOError);
+            is_of_system && !is_damage(error)
+        }
+        StoreError::Corrupt { .. }
+        | StoreError::ReadOnly { .. }
+        | StoreError::Superseded
         | StoreError::Vanished { .. } => false,
     }
 }
@@ -283,34 +326,83 @@ fn copy_entries(path: &Path, rebuilt: &Path, options: Options) -> Result<String,
 }
 
 /// Makes a store beside `path` from all its tables and logs that can be read; what was kept, for people.
-fn rebuild(path: &Path) -> Result<String, StoreError> {
+fn rebuild(path: &Path, options: Options) -> Result<String, StoreError> {
     let rebuilt = rebuilding(path);
+    let kept = rebuild_in(path, &rebuilt, options);
+    if kept.is_err() && rebuilt.exists() {
+        fs::remove_dir_all(&rebuilt).map_err(|error| failure::of_system("rebuild", error, path))?;
+    }
+    kept
+}
+
+fn rebuild_in(path: &Path, rebuilt: &Path, options: Options) -> Result<String, StoreError> {
     let system = |error| failure::of_system("rebuild", error, path);
-    let is_data = |name: &str| name.ends_with(".sst") || name.ends_with(".log");
-    let copied = fs::create_dir(&rebuilt).and_then(|()| {
-        copy_files(path, &rebuilt, &|name| is_data(name) || name.starts_with("MANIFEST-") || name == "CURRENT", true)
-    });
-    let repaired = copied.map_err(system).and_then(|_| {
-        // Repairing would drop more of a damaged log than has to be. One that cannot be mended is taken as it is.
-        mend_logs(&rebuilt).ok();
-        DB::repair(&tuning::options(Care::LogMayBeDamaged), &rebuilt)
-            .map_err(|error| failure::when_opening(&error, &rebuilt))
-    });
-    let counted = repaired.and_then(|()| {
+    let options = Options { quota_bytes: u64::MAX, reserve_bytes: 0, ..options };
+    fs::create_dir(rebuilt).map_err(system)?;
+    let is_table = |name: &str| name.ends_with(".sst");
+    if copy_files(path, rebuilt, &is_table, true).map_err(system)? > 0 {
+        // Without the logs: see `replay`.
+        DB::repair(&tuning::options(Care::Strict), rebuilt).map_err(|error| failure::when_opening(&error, rebuilt))?;
         // What repair could not use: it is kept aside under its first name.
         let lost = rebuilt.join("lost");
         if lost.exists() {
             fs::remove_dir_all(&lost).map_err(system)?;
         }
-        sync_directory(&rebuilt).map_err(system)?;
-        let entries = fs::read_dir(&rebuilt).map_err(system)?;
-        let tables = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(".sst")).count();
-        Ok(format!("{tables} tables were kept"))
-    });
-    if counted.is_err() && rebuilt.exists() {
-        fs::remove_dir_all(&rebuilt).map_err(system)?;
     }
-    counted
+    let sound = names(rebuilt, &is_table).map_err(system)?;
+    let mut store = RocksStore::open_tuned(rebuilt, options, Care::Strict)?;
+    // The newest first, as only what is not there yet is written.
+    let mut damaged = names(path, &is_table).map_err(system)?;
+    damaged.retain(|name| !sound.contains(name));
+    let mut entries = 0;
+    for name in damaged.iter().rev() {
+        entries += take_remains(&path.join(name), &mut store)?;
+    }
+    let batches = replay::replay(path, &mut |batch| store.write_patiently(batch))?;
+    store.sync()?;
+    drop(store);
+    sync_directory(rebuilt).map_err(system)?;
+    let tables = sound.len();
+    Ok(format!("{tables} tables, {entries} entries of damaged ones and {batches} batches of the log were kept"))
+}
+
+/// Writes what can be read of a damaged table, as far as it was in a family of its own: its owner never deletes single
+/// keys there and never reads again what it has forgotten, so that nothing comes back that should be gone.
+fn take_remains(table: &Path, store: &mut RocksStore) -> Result<u64, StoreError> {
+    let mut bytes = Vec::new();
+    match File::open(table).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        // A place that the disk does not give ends it.
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::IO.raw_os_error()) => {
+            return Err(failure::of_system("read a damaged table of", error, table));
+        }
+        Ok(_) | Err(_) => {}
+    }
+    let (mut batch, mut entries) = (WriteBatch::new(), 0);
+    for (key, value) in remains::puts(&bytes) {
+        if !store.families.is_listed(&key) || store.get(&key)?.is_some() {
+            continue;
+        }
+        batch.put(&key, &value);
+        entries += 1;
+        if batch.bytes() >= COPY_BYTES {
+            store.write_patiently(&batch)?;
+            batch.clear();
+        }
+    }
+    store.write_patiently(&batch)?;
+    Ok(entries)
+}
+
+/// Names of the files in `path` that `wanted` takes, in their order.
+fn names(path: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if wanted(&name) {
+            names.insert(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Copies the files whose names `wanted` takes; by links where they are asked for and possible.

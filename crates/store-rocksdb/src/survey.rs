@@ -2,6 +2,7 @@
 //! missing, and takes a MANIFEST (the list of its tables) with a damaged end for a shorter one, and removes the tables
 //! that are not in the list, all without a word.
 
+use crate::replay;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
@@ -21,17 +22,22 @@ pub(crate) struct Survey {
     pub(crate) other_list: Option<String>,
     /// Why the list is not to be believed.
     pub(crate) list_damage: Option<String>,
-    /// Tables that are newer than all the list knows: just written when the process died, or the list lost its end.
+    /// Tables that the list never names: just written when the process died, or the list lost its end.
     pub(crate) unlisted: BTreeSet<u64>,
 }
 
-/// What the last records of a list say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the records of a list say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Newest {
     /// The number that the next table would have got.
     table: u64,
     /// The newest operation that was known when the list was last written to.
     sequence: u64,
+    /// The family that the record in hand is about, and all that were made.
+    of: u64,
+    families: BTreeSet<u64>,
+    /// The numbers of the tables that were ever added.
+    added: BTreeSet<u64>,
 }
 
 /// Looks at the directory `path`.
@@ -68,7 +74,11 @@ pub(crate) fn survey(path: &Path) -> io::Result<Survey> {
     match read_list(&fs::read(path.join(&list))?) {
         Ok(Newest { table: 0, .. }) => found.list_damage = Some(format!("{list} is empty")),
         Ok(newest) => {
-            found.unlisted = tables.into_iter().filter(|number| *number >= newest.table).collect();
+            found.unlisted = tables.difference(&newest.added).copied().collect();
+            // A family is in the list before anything is in the log for it. RocksDB would leave that out without a word.
+            if replay::families(path)?.iter().any(|family| *family != 0 && !newest.families.contains(family)) {
+                found.list_damage = Some(format!("{list} has lost its end, it lacks families"));
+            }
             // The oldest log begins where the list ends, or before: later, what lies between is in tables that the list
             // no longer knows. Not noticed while there is nothing in the log: then only numbered records tell.
             let logs = names.iter().filter(|name| name.ends_with(".log")).min_by_key(|name| (name.len(), *name));
@@ -125,6 +135,7 @@ fn read_list(list: &[u8]) -> Result<Newest, usize> {
         record.extend_from_slice(payload);
         if kind == 1 || kind == 4 {
             let mut edit = record.as_slice();
+            newest.of = 0;
             while newest.learn(&mut edit).is_some() {}
         }
         at += HEADER_BYTES + length;
@@ -137,19 +148,45 @@ pub(crate) fn masked(checksum: u32) -> u32 {
 }
 
 impl Newest {
-    /// Takes a field from a version edit; `None` at its end and at the tables, behind which these fields do not stand.
+    /// Takes a field from a version edit; `None` at its end and at what we never write, behind which nothing counts.
     fn learn(&mut self, edit: &mut &[u8]) -> Option<()> {
         match varint(edit)? {
             3 => self.table = self.table.max(varint(edit)?),
             4 => self.sequence = self.sequence.max(varint(edit)?),
-            // Log number, previous log number, least log number, families' number and most.
-            2 | 9 | 10 | 200 | 203 => {
+            // Log number, previous log number, least log number, the greatest number of a family.
+            2 | 9 | 10 | 203 => {
                 varint(edit)?;
             }
-            // Comparator, name of a family, and fields that may be skipped: their length comes first.
+            200 => self.of = varint(edit)?,
+            // Where to compact next: level, key.
+            5 => {
+                varint(edit)?;
+                skip_bytes(edit)?;
+            }
+            // A table that goes: level, number.
+            6 => {
+                varint(edit)?;
+                varint(edit)?;
+            }
+            // A table that comes: level, number, size, first and last key, least and greatest operation, fields.
+            103 => {
+                varint(edit)?;
+                self.added.insert(varint(edit)?);
+                varint(edit)?;
+                skip_bytes(edit)?;
+                skip_bytes(edit)?;
+                varint(edit)?;
+                varint(edit)?;
+                while varint(edit)? != 1 {
+                    skip_bytes(edit)?;
+                }
+            }
+            // Comparator, name of a family that is made, and fields that may be skipped: their length comes first.
             tag if tag == 1 || tag == 201 || tag & (1 << 13) != 0 => {
-                let length = usize::try_from(varint(edit)?).ok()?;
-                *edit = edit.get(length..)?;
+                skip_bytes(edit)?;
+                if tag == 201 {
+                    self.families.insert(self.of);
+                }
             }
             _ => return None,
         }
@@ -157,7 +194,14 @@ impl Newest {
     }
 }
 
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
+fn skip_bytes(edit: &mut &[u8]) -> Option<()> {
+    let length = usize::try_from(varint(edit)?).ok()?;
+    *edit = edit.get(length..)?;
+    Some(())
+}
+
+/// Takes a number of seven bits a byte, the least first.
+pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first()?;

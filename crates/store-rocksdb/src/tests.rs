@@ -1,6 +1,8 @@
 mod crash;
 mod damage;
 mod full;
+mod logged;
+mod remains;
 mod witness;
 
 use super::*;

@@ -1,7 +1,7 @@
 //! How RocksDB is set up, and why. The users append keys in ascending order and forget from the front; figures are from
 //! measurements with 64 KiB batches on two cores and ext4.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, WriteBufferManager};
+use rocksdb::{BlockBasedOptions, Cache, ChecksumType, DBCompressionType, DBRecoveryMode, Options, WriteBufferManager};
 
 /// Where RocksDB would switch a memtable by itself. We do it at half of that: see `Memtables`.
 pub(crate) const MEMTABLE_BYTES: usize = 16 << 20;
@@ -60,6 +60,8 @@ pub(crate) fn options(care: Care) -> Options {
     // few records each would take 128 MiB.
     options.set_arena_block_size(64 << 10);
     let mut blocks = BlockBasedOptions::default();
+    // One that we can compute, for what remains of a damaged table: see `remains`.
+    blocks.set_checksum_type(ChecksumType::CRC32c);
     blocks.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES));
     options.set_block_based_table_factory(&blocks);
     options.set_max_open_files(256);

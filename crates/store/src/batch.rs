@@ -107,7 +107,8 @@ impl WriteBatch {
         self.frees
     }
 
-    /// Says that space can be freed when this is written, small as it is: a store that keeps some free takes from that.
+    /// Says that space can be freed when this is written, small as it is: a store lets it go beyond the quota, and takes
+    /// from what it keeps free.
     pub fn set_frees(&mut self) {
         self.frees = true;
     }

@@ -106,7 +106,43 @@ pub enum Disposition {
     Escalate,
 }
 
+/// What is the matter with the place that a store is in, for whoever looks after the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The store has as many bytes as it may have.
+    Quota,
+    /// The file system has no space left, or this user's share of it is used up.
+    DiskFull,
+    /// The file system is read-only, or the process may not write there.
+    ReadOnly,
+    /// Anything else: a failing disk, damage, another owner.
+    Broken,
+}
+
 impl StoreError {
+    /// What is the matter, by the kind of the error and by the system's words, which stores hand on in theirs.
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            StoreError::Full { by: FullBy::Quota(_), .. } => Trouble::Quota,
+            StoreError::Full { by: FullBy::Device, .. } => Trouble::DiskFull,
+            StoreError::Unwritable { .. } => Trouble::ReadOnly,
+            StoreError::Io { source, .. } => {
+                let is = |kinds: [io::ErrorKind; 2]| kinds.contains(&source.kind());
+                if is([io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied]) {
+                    Trouble::ReadOnly
+                } else if is([io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded]) {
+                    Trouble::DiskFull
+                } else {
+                    trouble_in(&source.to_string())
+                }
+            }
+            StoreError::ReadOnly { cause } | StoreError::Corrupt { detail: cause, .. } => trouble_in(cause),
+            StoreError::Busy | StoreError::Superseded | StoreError::InUse { .. } | StoreError::Vanished { .. } => {
+                Trouble::Broken
+            }
+        }
+    }
+
     /// What the owner must do. Exhaustive: a new variant does not compile until it is decided.
     pub fn disposition(&self) -> Disposition {
         match self {
@@ -117,6 +153,54 @@ impl StoreError {
             StoreError::Corrupt { .. } | StoreError::InUse { .. } | StoreError::Unwritable { .. } => {
                 Disposition::Escalate
             }
+        }
+    }
+}
+
+fn trouble_in(words: &str) -> Trouble {
+    let says = |any: [&str; 2]| any.iter().any(|text| words.contains(text));
+    if says(["Read-only file system", "Permission denied"]) {
+        Trouble::ReadOnly
+    } else if says(["No space left on device", "Disk quota exceeded"]) {
+        Trouble::DiskFull
+    } else {
+        Trouble::Broken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_says_what_is_the_matter_with_the_place() {
+        let io = |source: io::Error| StoreError::Io { doing: "write", source };
+        let words = |text: &str| io(io::Error::other(text.to_owned()));
+        let earlier = |text: &str| StoreError::ReadOnly { cause: text.to_owned() };
+        let damaged = |text: &str| StoreError::Corrupt { place: "x".to_owned(), detail: text.to_owned() };
+        let path = || "x".to_owned();
+        for (error, trouble) in [
+            (StoreError::Full { used_bytes: 1, by: FullBy::Quota(1) }, Trouble::Quota),
+            (StoreError::Full { used_bytes: 1, by: FullBy::Device }, Trouble::DiskFull),
+            (io(io::ErrorKind::StorageFull.into()), Trouble::DiskFull),
+            (io(io::ErrorKind::QuotaExceeded.into()), Trouble::DiskFull),
+            (words("IO error: No space left on device: While appending"), Trouble::DiskFull),
+            (earlier("IO error: Disk quota exceeded: x"), Trouble::DiskFull),
+            (damaged("No space left on device"), Trouble::DiskFull),
+            (io(io::ErrorKind::ReadOnlyFilesystem.into()), Trouble::ReadOnly),
+            (io(io::ErrorKind::PermissionDenied.into()), Trouble::ReadOnly),
+            (words("While open a file: x: Read-only file system"), Trouble::ReadOnly),
+            (earlier("x: Read-only file system"), Trouble::ReadOnly),
+            (StoreError::Unwritable { path: path(), detail: path() }, Trouble::ReadOnly),
+            (words("Input/output error"), Trouble::Broken),
+            (earlier("Input/output error"), Trouble::Broken),
+            (damaged("block checksum mismatch"), Trouble::Broken),
+            (StoreError::Busy, Trouble::Broken),
+            (StoreError::Superseded, Trouble::Broken),
+            (StoreError::InUse { path: path() }, Trouble::Broken),
+            (StoreError::Vanished { path: path() }, Trouble::Broken),
+        ] {
+            assert_eq!(error.trouble(), trouble, "{error}");
         }
     }
 }

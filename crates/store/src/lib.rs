@@ -20,7 +20,7 @@ mod error;
 mod mem;
 
 pub use batch::{Op, WriteBatch};
-pub use error::{Disposition, FullBy, StoreError};
+pub use error::{Disposition, FullBy, StoreError, Trouble};
 pub use mem::{Fault, FaultPlan, MemDisk, MemStore};
 
 use bytes::Bytes;
@@ -45,7 +45,8 @@ pub trait Store: Send + std::fmt::Debug {
     ///
     /// # Errors
     /// `Full` and `Busy`: nothing was applied, the same batch may be written again. A batch that only deletes is never
-    /// refused for the quota, and one that [`WriteBatch::frees`] may take from what the store keeps free. `Io`: unknown; after the store was opened again the batch is there in full or not at all.
+    /// refused for the quota, and one that [`WriteBatch::frees`] may go beyond it and take from what the store keeps
+    /// free. `Io`: unknown; after the store was opened again the batch is there in full or not at all.
     fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError>;
 
     /// Makes every batch written before durable. Blocks for the time of an fsync, typically 1 to 40 ms.

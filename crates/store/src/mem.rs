@@ -249,8 +249,8 @@ impl Shared {
                 }
             }
         }
-        // A batch that does not make the store larger is let in even when the store is over its quota.
-        if self.live_bytes > self.quota_bytes && self.live_bytes > used_bytes {
+        // A batch that does not make the store larger is let in even when the store is over its quota, and one that frees.
+        if self.live_bytes > self.quota_bytes && self.live_bytes > used_bytes && !batch.frees() {
             self.undo(undo);
             return Err(StoreError::Full { used_bytes, by: FullBy::Quota(self.quota_bytes) });
         }

@@ -142,6 +142,8 @@ metrics! {
         "Links that ended, at the side that counts";
     DuplicateBatches, Counter, "duplicate_batches_total", [],
         "Batches that had been merged before; they changed nothing";
+    ForgottenPoints, Gauge, "forgotten_points", ["node"],
+        "Points that were given up with a node that an operator has forgotten, as far as anybody could say";
     ReplayRate, Gauge, "replay_points_per_second", [],
         "Points that a replayer sends in a second, mean of the last five";
     ReplayCeiling, Gauge, "replay_ceiling_points_per_second", [],

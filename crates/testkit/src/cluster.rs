@@ -72,7 +72,17 @@ impl Cluster {
     /// When loopback sockets do not work.
     #[track_caller]
     pub fn new(relays: usize, partials: usize, finals: usize) -> Cluster {
-        let layers = [(Layer::Relay, relays), (Layer::Partial, partials), (Layer::Final, finals), (Layer::Replayer, 1)];
+        Cluster::of(relays, partials, finals, 1)
+    }
+
+    /// The same with so many replayers.
+    ///
+    /// # Panics
+    /// As [`Cluster::new`].
+    #[track_caller]
+    pub fn of(relays: usize, partials: usize, finals: usize, replayers: usize) -> Cluster {
+        let layers =
+            [(Layer::Relay, relays), (Layer::Partial, partials), (Layer::Final, finals), (Layer::Replayer, replayers)];
         let count: usize = layers.iter().map(|(_, count)| count).sum();
         let mut free = reserve(3 * count).into_iter();
         let mut nodes = Vec::with_capacity(count);

@@ -26,6 +26,8 @@ pub struct Fleet {
     spaces: BTreeMap<String, Space>,
     /// Cluster files of nodes that see other addresses than the rest.
     files: BTreeMap<String, PathBuf>,
+    /// What nodes have in their environment besides.
+    environments: BTreeMap<String, Vec<(String, String)>>,
     dir: TempDir,
 }
 
@@ -38,13 +40,28 @@ impl Fleet {
     pub fn new(name: &str, cluster: Cluster, binary: fn(Layer) -> PathBuf) -> Fleet {
         let dir = TempDir::new(name);
         dir.write("cluster.toml", &cluster.toml());
-        Fleet { cluster, binary, running: BTreeMap::new(), spaces: BTreeMap::new(), files: BTreeMap::new(), dir }
+        Fleet {
+            cluster,
+            binary,
+            running: BTreeMap::new(),
+            spaces: BTreeMap::new(),
+            files: BTreeMap::new(),
+            environments: BTreeMap::new(),
+            dir,
+        }
     }
 
     /// Lets `node` run in `space`.
     #[must_use]
     pub fn in_space(mut self, node: &str, space: &Space) -> Fleet {
         self.spaces.insert(node.to_owned(), space.clone());
+        self
+    }
+
+    /// Lets `node` have these in its environment.
+    #[must_use]
+    pub fn with_environment(mut self, node: &str, variables: Vec<(String, String)>) -> Fleet {
+        self.environments.insert(node.to_owned(), variables);
         self
     }
 
@@ -127,6 +144,7 @@ impl Fleet {
         };
         let file = self.files.get(name).cloned().unwrap_or_else(|| self.dir.path().join("cluster.toml"));
         command.arg("--config").arg(file).args(["--node", name]).current_dir(self.dir.path());
+        command.envs(self.environments.get(name).cloned().unwrap_or_default());
         let process = Process::start(name, command, &self.log(name));
         self.running.insert(name.to_owned(), process);
     }

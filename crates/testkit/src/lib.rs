@@ -10,6 +10,7 @@
 )]
 
 mod api;
+mod bad_disk;
 mod cluster;
 mod cpu;
 mod dir;
@@ -31,6 +32,7 @@ mod sink;
 mod wait;
 
 pub use api::Admin;
+pub use bad_disk::{BadDisk, Broken};
 pub use cluster::{Cluster, Layer, Node, Store};
 pub use cpu::{CpuTime, tree_cpu};
 pub use dir::TempDir;

@@ -2,19 +2,19 @@
 //! directory, replaced as a whole. A file that cannot be read is as good as none; the cluster file's `replay.rate` counts.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use admin::Refusal;
 use admin_api::{AuditEntry, ReplayChange, ReplaySettings, SourceSettings};
+use engine::rate;
+use engine::replay::{ONE_SOURCE, known_sources, unknown_source};
 use engine::time::UnixSeconds;
+use runtime::replace_file;
 
 use crate::partial_lock as lock;
 
 const FILE: &str = "replay.json";
-/// A hundred million points a second is more than any machine emits, and a mistyped number.
-const RATE_MAX: u64 = 100_000_000;
 /// Changes that are remembered until the process ends.
 const AUDIT_MAX: usize = 100;
 
@@ -100,7 +100,9 @@ impl CatchUp {
         settings.version += 1;
         (settings.changed_at, settings.changed_by) = (u64::from(now.0), change.by.clone());
         if let Some(file) = &self.file {
-            keep(file, &settings).map_err(|error| Refusal::unavailable(format!("keep the settings: {error}")))?;
+            let text = serde_json::to_vec_pretty(&settings).map_err(|error| error.to_string());
+            let kept = text.and_then(|text| replace_file(file, &text).map_err(|error| error.to_string()));
+            kept.map_err(|error| Refusal::unavailable(format!("keep the settings: {error}")))?;
         }
         state.settings = settings;
         state.audit.splice(0..0, audit.into_iter().rev());
@@ -115,33 +117,23 @@ impl CatchUp {
 }
 
 fn check(change: &ReplayChange, sources: &[String], settings: &ReplaySettings) -> Result<(), Refusal> {
-    if let Some(rate) = change.rate.filter(|rate| *rate == 0 || *rate > RATE_MAX) {
-        return Err(Refusal::invalid(format!(
-            "a rate of {rate} points/s is not between 1 and {RATE_MAX} (to stop, pause); it stays {}",
-            settings.rate
-        )));
-    }
+    let own = change.source.as_ref().and_then(|source| settings.sources.get(source)?.rate);
+    let in_force = rate::show(own.unwrap_or(settings.rate));
+    change.rate.map_or(Ok(0), rate::check).map_err(|wrong| Refusal::invalid(wrong.in_force(in_force)))?;
     if let Some(source) = change.source.as_ref().filter(|source| !sources.contains(source)) {
-        return Err(Refusal::invalid(format!("there is no source {source} here; there are {}", sources.join(", "))));
+        return Err(Refusal::invalid(unknown_source(source, sources)));
     }
     let elsewhere = change.adaptive.is_some()
         || change.canary_percent.is_some()
         || change.range.is_some()
         || change.matching.is_some();
     if elsewhere {
-        return Err(Refusal::invalid("a final node's catch-up has only a rate and a pause; the rest is a replayer's"));
+        return Err(Refusal::invalid(match change.source {
+            Some(_) => format!("{ONE_SOURCE}; {}", known_sources(sources)),
+            None => "the catch-up of a final node has a rate and a pause only; all else is a replayer's".to_owned(),
+        }));
     }
     Ok(())
-}
-
-/// Replaces the file as a whole, durably.
-fn keep(file: &Path, settings: &ReplaySettings) -> io::Result<()> {
-    let temporary = file.with_extension("json.new");
-    let mut out = fs::File::create(&temporary)?;
-    out.write_all(&serde_json::to_vec_pretty(settings).map_err(io::Error::other)?)?;
-    out.sync_all()?;
-    fs::rename(&temporary, file)?;
-    file.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
 }
 
 #[cfg(test)]

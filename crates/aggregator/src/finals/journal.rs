@@ -11,7 +11,7 @@ use engine::time::UnixSeconds;
 use engine::window::BlockId;
 use store::{Store, StoreError, WriteBatch};
 
-/// A batch of more than 8 MiB may be torn by a power cut (`store-rocksdb`); what stands in one append is not split.
+/// Bytes of a batch, about: what stands in one append is not split.
 const BATCH_BYTES: u64 = 4 << 20;
 
 /// A write that the log makes durable.
@@ -58,6 +58,8 @@ pub(crate) struct Journal {
     floors: BTreeMap<u16, UnixSeconds>,
     marks: BTreeMap<u16, Mark>,
     head_written: u64,
+    /// In a batch that may not be durable.
+    head_staged: u64,
     forgotten: (u64, UnixSeconds),
 }
 
@@ -96,8 +98,8 @@ impl Journal {
         let mut batches = Vec::new();
         let mut batch = WriteBatch::new();
         if self.head() != self.head_written && appends.iter().any(Append::writes) {
-            self.head_written = self.head();
-            batch.put(keys::HEAD, &self.head_written.to_be_bytes());
+            self.head_staged = self.head();
+            batch.put(keys::HEAD, &self.head_staged.to_be_bytes());
         }
         for append in appends.iter().filter(|append| append.writes()) {
             if batch.bytes() > 0 && batch.bytes() + append.bytes() > BATCH_BYTES {
@@ -113,8 +115,22 @@ impl Journal {
         batches
     }
 
+    /// What says where the log begins now, when nothing that was written does. It frees the space before; when it is
+    /// durable, [`Journal::done`] with no appends.
+    pub(crate) fn head_to_write(&mut self) -> Option<WriteBatch> {
+        if self.head() == self.head_written {
+            return None;
+        }
+        self.head_staged = self.head();
+        let mut batch = WriteBatch::new();
+        batch.put(keys::HEAD, &self.head_staged.to_be_bytes());
+        batch.set_frees();
+        Some(batch)
+    }
+
     /// These are durable.
     pub(crate) fn done(&mut self, appends: &[Append]) {
+        self.head_written = self.head_written.max(self.head_staged);
         for append in appends {
             if let Some((partition, from, floor)) = append.covers {
                 self.covered.insert(partition, from);
@@ -240,6 +256,31 @@ mod tests {
             })
             .expect("scans");
         assert_eq!(left, [3]);
+    }
+
+    #[test]
+    fn a_head_that_was_not_written_is_written_with_the_next_try_or_alone() {
+        let disk = MemDisk::new(1 << 20);
+        let mut store = disk.open();
+        let mut journal = Journal::open(&store, BTreeMap::new()).expect("an empty store");
+        let covers = Append { covers: Some((0, 2, UnixSeconds(0))), ..Append::default() };
+        write(&mut journal, &mut store, vec![record(0, 0), record(0, 1), covers]);
+        // A write that fails: its batches are made again.
+        let mut more = vec![record(0, 2)];
+        more.iter_mut().for_each(|append| journal.take(append));
+        let holds_head = |batches: &[WriteBatch]| {
+            let mut ops = batches.iter().flat_map(WriteBatch::ops);
+            ops.any(|op| matches!(op, store::Op::Put { key, .. } if key == keys::HEAD))
+        };
+        assert!(holds_head(&journal.batches(&more)));
+        assert!(holds_head(&journal.batches(&more)), "the first one failed");
+        let alone = journal.head_to_write().expect("nothing says it yet");
+        store.write(&alone).expect("room");
+        store.sync().expect("a disk without faults");
+        journal.done(&[]);
+        journal.forget(&mut store, 1).expect("forgets");
+        assert!(!holds_head(&journal.batches(&more)) && journal.head_to_write().is_none());
+        assert_eq!(head(&store).expect("reads"), 2);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use engine::final_node::{Checkpoint, Mark};
 use engine::time::{Mono, UnixSeconds};
+use engine::wire::FORGOTTEN;
 use runtime::WorkerError;
 
 use super::journal::Append;
@@ -16,7 +17,7 @@ use crate::partial_lock as lock;
 const CHECKPOINT_BYTES: u64 = 8 << 20;
 /// ... something has changed and it is so old.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
-/// What is written in one batch of a checkpoint, about: a batch of more than 8 MiB may be torn by a power cut.
+/// What is written in one batch of a checkpoint, about: appends of other partitions come in between. One block may be more.
 const BATCH_BYTES: usize = 2 << 20;
 /// Windows leave memory for their snapshots above this share of the budget ...
 const EVICT_PERCENT: u64 = 60;
@@ -32,6 +33,7 @@ impl Shard<'_> {
         let horizon = u32::try_from(self.role.setup.horizon.as_secs()).unwrap_or(u32::MAX);
         let floor = UnixSeconds(self.role.setup.clock.unix().0.saturating_sub(horizon));
         let watermarks = self.role.watermarks();
+        let forgotten = self.role.setup.forgotten.senders();
         let births = self.role.births();
         let is_reborn = std::mem::replace(&mut self.births, births) != births;
         let is_short_of_disk = self.role.used_bytes() / SEAL_PERCENT >= self.role.setup.quota_bytes / 100;
@@ -49,6 +51,9 @@ impl Shard<'_> {
             }
             for watermark in watermarks.iter().filter(|watermark| watermark.retired > 0) {
                 self.retire(index, watermark.sender, watermark.retired)?;
+            }
+            for sender in &forgotten {
+                self.retire(index, *sender, FORGOTTEN)?;
             }
             self.checkpoint(index, now, is_short_of_disk)?;
         }

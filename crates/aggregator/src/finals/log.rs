@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use runtime::{Worker, WorkerError};
-use store::{Disposition, StoreError};
+use store::{Disposition, FullBy, StoreError};
 use telemetry::LogSite;
 use tracing::{info, warn};
 
@@ -58,7 +58,15 @@ pub(crate) fn run(worker: &Worker, role: &FinalRole) -> Result<(), WorkerError> 
             if worker.should_stop() {
                 return Ok(());
             }
-            look(worker, role);
+            match look(worker, role) {
+                Ok(()) => be_well(role),
+                Err(error) => {
+                    reopen = must_reopen(&error);
+                    if !overcome(worker, role, &error, RETRY) {
+                        return Ok(());
+                    }
+                }
+            }
             continue;
         }
         worker.failpoint("append")?;
@@ -68,7 +76,7 @@ pub(crate) fn run(worker: &Worker, role: &FinalRole) -> Result<(), WorkerError> 
         match make_durable(worker, role) {
             Ok(()) => tell(role),
             Err(error) => {
-                reopen = !matches!(error.disposition(), Disposition::FreeSpace | Disposition::RetrySoon);
+                reopen = must_reopen(&error);
                 if !overcome(worker, role, &error, RETRY) {
                     return Ok(());
                 }
@@ -124,9 +132,17 @@ fn make_durable(worker: &Worker, role: &FinalRole) -> Result<(), StoreError> {
     let mut disk = role.disk(&|| worker.beat());
     let wrote = disk.work(|store, journal| {
         in_hand.iter_mut().for_each(|append| journal.take(append));
-        let batches = journal.batches(&in_hand);
-        for batch in &batches {
-            store.write(batch)?;
+        let mut batches = journal.batches(&in_hand);
+        for batch in &mut batches {
+            match store.write(batch) {
+                // Flushes have been put off long before: what comes is a bounded rest, and behind it the checkpoints
+                // that free space. This is met when the quota was lowered.
+                Err(StoreError::Full { by: FullBy::Quota(_), .. }) => {
+                    batch.set_frees();
+                    store.write(batch)?;
+                }
+                written => written?,
+            }
         }
         for append in in_hand.iter_mut().filter(|append| !append.loads.is_empty()) {
             let mut blocks = Vec::with_capacity(append.loads.len());
@@ -153,15 +169,22 @@ fn make_durable(worker: &Worker, role: &FinalRole) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Looks at the disk when nothing else is to do.
-fn look(worker: &Worker, role: &FinalRole) {
-    let looked = role.disk(&|| worker.beat()).work(|store, _| {
+/// Looks at the disk when nothing else is to do, and gives back what no append has: at the quota none may come.
+fn look(worker: &Worker, role: &FinalRole) -> Result<(), StoreError> {
+    role.disk(&|| worker.beat()).work(|store, journal| {
+        if let Some(head) = journal.head_to_write() {
+            store.write(&head)?;
+            store.sync()?;
+            journal.done(&[]);
+            journal.forget(store, role.setup.mine.len())?;
+        }
         role.set_used_bytes(store.bytes());
         Ok(())
-    });
-    if looked.is_ok() {
-        be_well(role);
-    }
+    })
+}
+
+fn must_reopen(error: &StoreError) -> bool {
+    !matches!(error.disposition(), Disposition::FreeSpace | Disposition::RetrySoon)
 }
 
 fn be_well(role: &FinalRole) {

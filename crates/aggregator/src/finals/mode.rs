@@ -1,9 +1,7 @@
 //! What the disk of a final node lets it do. In every mode but `ok` answers are withheld: relays keep, and spill, what is
 //! not durable; windows in memory are emitted and everything else goes on. The log tries again by itself.
 
-use std::io;
-
-use store::{FullBy, StoreError};
+use store::{StoreError, Trouble};
 
 /// See the module's head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,46 +34,11 @@ impl Mode {
 
     /// The mode that an error brings.
     pub(crate) fn of(error: &StoreError) -> Mode {
-        match error {
-            StoreError::Full { by: FullBy::Quota(_), .. } => Mode::Quota,
-            StoreError::Full { by: FullBy::Device, .. } => Mode::DiskFull,
-            StoreError::Io { source, .. } => {
-                let is = |kinds: [io::ErrorKind; 2]| kinds.contains(&source.kind());
-                if is([io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied]) {
-                    Mode::ReadOnly
-                } else if is([io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded]) {
-                    Mode::DiskFull
-                } else {
-                    Mode::Error
-                }
-            }
-            StoreError::Unwritable { .. } => Mode::ReadOnly,
-            StoreError::Busy
-            | StoreError::Vanished { .. }
-            | StoreError::Corrupt { .. }
-            | StoreError::ReadOnly { .. }
-            | StoreError::Superseded
-            | StoreError::InUse { .. } => Mode::Error,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_error_has_a_name_that_says_what_to_do() {
-        let io = |kind: io::ErrorKind| StoreError::Io { doing: "sync", source: kind.into() };
-        for (error, mode) in [
-            (StoreError::Full { used_bytes: 1, by: FullBy::Quota(1) }, Mode::Quota),
-            (StoreError::Full { used_bytes: 1, by: FullBy::Device }, Mode::DiskFull),
-            (io(io::ErrorKind::ReadOnlyFilesystem), Mode::ReadOnly),
-            (io(io::ErrorKind::StorageFull), Mode::DiskFull),
-            (io(io::ErrorKind::Other), Mode::Error),
-            (StoreError::ReadOnly { cause: "an earlier failure".into() }, Mode::Error),
-        ] {
-            assert_eq!(Mode::of(&error), mode, "{error}");
+        match error.trouble() {
+            Trouble::Quota => Mode::Quota,
+            Trouble::DiskFull => Mode::DiskFull,
+            Trouble::ReadOnly => Mode::ReadOnly,
+            Trouble::Broken => Mode::Error,
         }
     }
 }

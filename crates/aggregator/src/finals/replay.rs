@@ -77,13 +77,43 @@ impl FinalRole {
         }
     }
 
-    /// For `PUT /v1/replay`.
+    /// For `PUT /v1/replay`. A source may have the node's name before it, as the CLI shows it; the name alone is all of
+    /// them.
     ///
     /// # Errors
     /// Says what is wrong and what is in force.
     pub(crate) fn change_replay(&self, change: &ReplayChange) -> Result<ReplayStatus, Refusal> {
         let sources: Vec<String> = self.targets.iter().map(super::targets::Target::source).collect();
-        self.catch_up.change(change, &sources, self.setup.clock.unix())?;
+        let source = change.source.as_deref().and_then(|source| own_name(&self.setup.node, source));
+        let change = ReplayChange { source: source.map(str::to_owned), ..change.clone() };
+        self.catch_up.change(&change, &sources, self.setup.clock.unix())?;
         Ok(self.replay_status())
+    }
+}
+
+/// What the node itself calls a source; `None`: all of them.
+fn own_name<'s>(node: &str, source: &'s str) -> Option<&'s str> {
+    match source.strip_prefix(node) {
+        Some("") => None,
+        Some(rest) => Some(rest.strip_prefix('/').unwrap_or(source)),
+        None => Some(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_may_have_the_node_s_name_before_it() {
+        for (source, own) in [
+            ("windows:carbon/a:1", Some("windows:carbon/a:1")),
+            ("final-1/windows:carbon/a:1", Some("windows:carbon/a:1")),
+            ("final-1", None),
+            ("final-10/windows:carbon/a:1", Some("final-10/windows:carbon/a:1")),
+            ("final-10", Some("final-10")),
+        ] {
+            assert_eq!(own_name("final-1", source), own, "{source}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::disk::{Disk, Opener};
 use super::journal::Append;
 use super::mode::Mode;
 use super::targets::Target;
+use crate::forgotten::Forgotten;
 use crate::partial_lock as lock;
 use crate::ping::{Bell, Token};
 use crate::watermarks::Watermarks;
@@ -22,6 +23,7 @@ use engine::final_node::{Books, Finding};
 use engine::ring::Ring;
 use engine::rule::RuleSet;
 use engine::time::{Mono, UnixSeconds};
+use engine::verdict::Worry;
 use engine::window::BlockId;
 use engine::wire::{Flush, FlushReply, Lane, Watermark};
 use node::Store;
@@ -40,10 +42,15 @@ const QUOTA_FLUSHES_PERCENT: u64 = 95;
 const DISK_POLL: Duration = Duration::from_millis(1);
 /// Sentences about damage that are kept for the operator.
 const NOTES_MAX: usize = 32;
+/// Said until the next start.
+const INCLUDED_LOST: &str = "damage has taken the included set of a partition: batches that were merged before and come \
+     again, from a spill or a slow relay, are counted a second time; discard spills of that time if exact values matter \
+     (said until this node is started again)";
 
 /// The fixed parts of a role.
 #[derive(Debug)]
 pub(crate) struct Setup {
+    pub(crate) forgotten: Arc<Forgotten>,
     pub(crate) node: String,
     pub(crate) clock: Clock,
     /// The partitions that this node owns.
@@ -258,6 +265,20 @@ impl FinalRole {
         }
     }
 
+    /// What the node's verdict says besides its workers, the gravest first. A lost included set is said until the process
+    /// ends: nobody can tell when the last batch that might be merged twice has come.
+    pub(crate) fn worries(&self) -> Vec<Worry> {
+        let (mode, why) = self.mode();
+        let mut worries = Vec::new();
+        if mode != Mode::Ok {
+            worries.push(Worry { part: "final.log", why: format!("the store is in mode {}: {why}", mode.as_str()) });
+        }
+        if self.included_lost.load(Ordering::Relaxed) {
+            worries.push(Worry { part: "final.store", why: INCLUDED_LOST.to_owned() });
+        }
+        worries
+    }
+
     /// Keeps a sentence for the operator.
     pub(crate) fn note(&self, note: String) {
         let mut notes = lock(&self.notes);
@@ -359,9 +380,11 @@ impl FinalRole {
         self.watermarks.note(self.setup.clock.now(), watermark);
     }
 
-    /// The latest word of every sender that is not silent.
+    /// The latest word of every sender that is neither silent nor forgotten.
     pub(crate) fn watermarks(&self) -> Vec<Watermark> {
-        self.watermarks.latest(self.setup.clock.now())
+        let mut latest = self.watermarks.latest(self.setup.clock.now());
+        latest.retain(|watermark| !self.setup.forgotten.has(watermark.sender));
+        latest
     }
 
     /// No sender holds anything older than this back; none when no sender is known.

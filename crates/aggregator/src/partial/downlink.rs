@@ -1,17 +1,17 @@
 //! The partial role's end of the link to one final node.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use engine::time::Mono;
-use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, Role};
-use link::{Dialer, Ended, Handler, Outgoing};
+use link::{Dialer, Ended, Handler, Outgoing, Standing};
+use node::desk::Watch;
 use tokio::sync::Notify;
-use tracing::{error, info};
+use tracing::info;
 
-use super::role::{PartialRole, lock};
+use super::role::PartialRole;
 
 const WRITE_BYTES: usize = 1 << 20;
 const WATERMARK_EVERY: Duration = Duration::from_secs(1);
@@ -20,43 +20,18 @@ const WATERMARK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Downlink {
     role: Arc<PartialRole>,
     owner: usize,
-    pongs: Mutex<Vec<u64>>,
-    up: AtomicBool,
-    progressed: AtomicBool,
+    watch: Arc<Watch>,
+    standing: Standing,
     watermark_at: AtomicU64,
-    last_error: Mutex<Option<String>>,
-    verdict: Mutex<Option<Verdict>>,
 }
 
 impl Downlink {
-    pub(crate) fn new(role: Arc<PartialRole>, owner: usize) -> Downlink {
-        Downlink {
-            role,
-            owner,
-            pongs: Mutex::default(),
-            up: AtomicBool::new(false),
-            progressed: AtomicBool::new(false),
-            watermark_at: AtomicU64::new(0),
-            last_error: Mutex::default(),
-            verdict: Mutex::default(),
-        }
+    pub(crate) fn new(role: Arc<PartialRole>, owner: usize, watch: Arc<Watch>) -> Downlink {
+        Downlink { role, owner, watch, standing: Standing::default(), watermark_at: AtomicU64::new(0) }
     }
 
     pub(crate) fn peer(&self) -> &str {
         &self.role.setup.finals[self.owner]
-    }
-
-    pub(crate) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
-    }
-
-    /// What the final node last said of itself.
-    pub(crate) fn verdict(&self) -> Option<Verdict> {
-        lock(&self.verdict).clone()
-    }
-
-    pub(crate) fn last_error(&self) -> Option<String> {
-        lock(&self.last_error).clone()
     }
 }
 
@@ -68,18 +43,15 @@ impl Handler for Downlink {
                 machine.flush_reply(&reply);
                 self.role.hand_out(&mut machine);
                 drop(machine);
-                self.progressed.store(true, Ordering::Relaxed);
+                self.standing.progress();
                 self.role.ring_all();
             }
-            Frame::Ping { echo } => {
-                lock(&self.pongs).push(echo);
-                self.role.wakes[self.owner].notify_one();
-            }
-            Frame::Verdict(verdict) => *lock(&self.verdict) = Some(verdict),
+            Frame::Verdict(verdict) => self.watch.tell(|now, pool| pool.verdict(now, self.owner, verdict)),
             // A final node that drains still answers; there is nowhere else to go with its partitions.
             Frame::Drain => info!(node = %self.role.setup.node, peer = self.peer(), "final node is draining"),
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::LeaseRequest(_)
@@ -90,6 +62,7 @@ impl Handler for Downlink {
             | Frame::Durable(_)
             | Frame::Nack { .. }
             | Frame::Watermark(_)
+            | Frame::Ping { .. }
             | Frame::Pong { .. }
             | Frame::Flush(_) => {
                 return Err(Ended::Unexpected("frame that a partial node does not take from a final node"));
@@ -99,9 +72,6 @@ impl Handler for Downlink {
     }
 
     fn next(&self, out: &mut Outgoing) {
-        for echo in std::mem::take(&mut *lock(&self.pongs)) {
-            out.frame(&Frame::Pong { echo });
-        }
         let now = self.role.setup.clock.now();
         if now.since(Mono::from_nanos(self.watermark_at.load(Ordering::Relaxed))) >= WATERMARK_EVERY {
             self.watermark_at.store(now.as_nanos(), Ordering::Relaxed);
@@ -137,26 +107,19 @@ impl Dialer for Downlink {
         }
     }
 
+    fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
     fn up(&self, _welcome: &HelloOk) {
-        info!(node = %self.role.setup.node, peer = self.peer(), "link up");
-        self.up.store(true, Ordering::Relaxed);
         self.watermark_at.store(0, Ordering::Relaxed);
-        lock(&self.pongs).clear();
         self.role.machine().owner_connected(self.owner);
+        self.watch.tell(|now, pool| pool.link_up(now, self.owner));
         self.role.wakes[self.owner].notify_one();
     }
 
-    fn down(&self, why: &Ended) {
-        self.up.store(false, Ordering::Relaxed);
+    fn down(&self, _why: &Ended, _was_up: bool) {
         self.role.machine().owner_disconnected(self.owner);
-        *lock(&self.verdict) = None;
-        if matches!(why, Ended::Refused(_)) {
-            error!(node = %self.role.setup.node, peer = self.peer(), %why, "link refused");
-        }
-        *lock(&self.last_error) = Some(why.to_string());
-    }
-
-    fn progressed(&self) -> bool {
-        self.progressed.swap(false, Ordering::Relaxed)
+        self.watch.tell(|now, pool| pool.link_down(now, self.owner));
     }
 }

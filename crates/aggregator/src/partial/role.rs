@@ -14,12 +14,14 @@ use runtime::queue::{Credited, Probe, Receiver, Sender, byte_queue};
 use tokio::sync::Notify;
 use tracing::error;
 
+use crate::forgotten::Forgotten;
 use crate::ping::{Bell, Token};
 use crate::watermarks::Watermarks;
 
 /// The fixed parts of a role.
 #[derive(Debug)]
 pub(crate) struct Setup {
+    pub(crate) forgotten: Arc<Forgotten>,
     pub(crate) node: String,
     pub(crate) cluster: String,
     pub(crate) clock: Clock,
@@ -185,9 +187,11 @@ impl PartialRole {
         self.watermarks.note(self.setup.clock.now(), watermark);
     }
 
-    /// The latest word of every sender that is not silent.
+    /// The latest word of every sender that is neither silent nor forgotten.
     pub(crate) fn watermarks(&self) -> Vec<Watermark> {
-        self.watermarks.latest(self.setup.clock.now())
+        let mut latest = self.watermarks.latest(self.setup.clock.now());
+        latest.retain(|watermark| !self.setup.forgotten.has(watermark.sender));
+        latest
     }
 
     /// The highest epoch of a sender that was heard of lately; 0: none.

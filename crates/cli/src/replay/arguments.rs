@@ -21,7 +21,8 @@ pub(crate) enum ReplayCommand {
         /// Points per second: 50000/s, 50k/s, 1.5M/s, or max
         #[arg(allow_hyphen_values = true)]
         rate: Option<String>,
-        /// For this source only: RELAY, RELAY/DESTINATION or FINAL/windows:STORE/ADDRESS
+        /// For this source only: RELAY, RELAY/DESTINATION, FINAL/windows:STORE/ADDRESS, or windows:STORE/ADDRESS for
+        /// all final nodes
         #[arg(long)]
         source: Option<String>,
     },
@@ -42,9 +43,15 @@ pub(crate) enum ReplayCommand {
         /// 1 to 100
         #[arg(allow_hyphen_values = true)]
         percent: String,
+        #[command(flatten)]
+        not_alone: NotAlone,
     },
     /// Below the ceiling, follow the queue delay that receivers report
-    Adaptive { state: OnOff },
+    Adaptive {
+        state: OnOff,
+        #[command(flatten)]
+        not_alone: NotAlone,
+    },
     /// Replay only what has points of this time
     Range(Range),
     /// Replay only what has a series that this glob matches
@@ -54,6 +61,8 @@ pub(crate) enum ReplayCommand {
         /// All series again
         #[arg(long, conflicts_with = "glob")]
         all: bool,
+        #[command(flatten)]
+        not_alone: NotAlone,
     },
     /// Head, tail, lag and gaps of each source; move a head
     Cursor {
@@ -64,10 +73,26 @@ pub(crate) enum ReplayCommand {
     Gaps,
     /// Give up what waits. Without --force: says exactly what would be lost, and does nothing
     Discard(Discard),
+    /// Who changed what, when, from where: old and new value, the latest first
+    Audit {
+        /// This replayer, final node or relay only
+        node: Option<String>,
+        /// At most so many changes
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = positive)]
+        limit: usize,
+    },
 }
 
-#[derive(Clone, Copy, Debug, Args)]
+fn positive(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a whole number from 1 on".to_owned())
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Watch {
+    /// This source only: RELAY, RELAY/DESTINATION, FINAL/windows:STORE/ADDRESS, or windows:STORE/ADDRESS
+    #[arg(long)]
+    pub(crate) source: Option<String>,
     /// Look again every so many seconds [default: 2]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) watch: Option<u64>,
@@ -94,6 +119,15 @@ pub(crate) struct Range {
     /// All times again
     #[arg(long, conflicts_with_all = ["from", "to"])]
     pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) not_alone: NotAlone,
+}
+
+/// What is set for all sources together: a source is asked for by mistake, and told so with the reason.
+#[derive(Debug, Args)]
+pub(crate) struct NotAlone {
+    #[arg(long, hide = true)]
+    pub(crate) source: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,15 +3,17 @@
 
 use admin_api::{ReplayChange, ReplaySettings, ReplayStatus, TimeRange, paths};
 use anyhow::anyhow;
-use config::{Layer, Node};
+use config::Layer;
 use engine::pattern::{Pattern, Selector};
+use engine::rate;
+use engine::replay::{ONE_SOURCE, known_sources};
 use serde::Serialize;
 
-use super::arguments::{OnOff, Range};
+use super::arguments::{NotAlone, OnOff, Range};
+use super::source::{self, full_name, is_of, name_at};
 use super::status::{selection, span};
-use crate::amount::{parse_rate, rate as show_rate};
 use crate::client::{Answer, Request, complaint, exit_of_results, silent};
-use crate::context::{Context, unknown};
+use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::moment;
 use crate::screen::Screen;
@@ -51,12 +53,12 @@ pub(super) fn rate(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     let Some(text) = rate else { return show(context, source.as_deref(), screen) };
-    match parse_rate(&text) {
+    match rate::parse(&text) {
         Ok(rate) => {
             let change = ReplayChange { source, rate: Some(rate), ..ReplayChange::default() };
             apply(context, Setting::Rate, change, screen)
         }
-        Err(reason) => Err(refused(context, Setting::Rate, source.as_deref(), &reason)),
+        Err(wrong) => Err(refused(context, Setting::Rate, source.as_deref(), &wrong.to_string())),
     }
 }
 
@@ -74,7 +76,13 @@ pub(super) fn paused(
 
 /// # Errors
 /// When it is no share, with the one that is in force; or as [`apply`].
-pub(super) fn canary(context: &Context<'_>, percent: &str, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+pub(super) fn canary(
+    context: &Context<'_>,
+    percent: &str,
+    not_alone: &NotAlone,
+    screen: &mut Screen<'_>,
+) -> Result<Exit, Failure> {
+    for_all(context, Setting::Canary, not_alone)?;
     let number = percent.trim().strip_suffix('%').unwrap_or(percent.trim());
     let digits = number.chars().all(|c| c.is_ascii_digit());
     match number.parse::<u8>() {
@@ -92,7 +100,13 @@ pub(super) fn canary(context: &Context<'_>, percent: &str, screen: &mut Screen<'
 
 /// # Errors
 /// As [`apply`].
-pub(super) fn adaptive(context: &Context<'_>, state: OnOff, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+pub(super) fn adaptive(
+    context: &Context<'_>,
+    state: OnOff,
+    not_alone: &NotAlone,
+    screen: &mut Screen<'_>,
+) -> Result<Exit, Failure> {
+    for_all(context, Setting::Adaptive, not_alone)?;
     let change = ReplayChange { adaptive: Some(state == OnOff::On), ..ReplayChange::default() };
     apply(context, Setting::Adaptive, change, screen)
 }
@@ -100,6 +114,7 @@ pub(super) fn adaptive(context: &Context<'_>, state: OnOff, screen: &mut Screen<
 /// # Errors
 /// When a bound is no time or they are the wrong way round; or as [`apply`].
 pub(super) fn range(context: &Context<'_>, asked: &Range, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+    for_all(context, Setting::Range, &asked.not_alone)?;
     match bounds(context, asked.from.as_deref(), asked.to.as_deref()) {
         Ok(range) => {
             let change = ReplayChange { range: Some(range), ..ReplayChange::default() };
@@ -113,7 +128,13 @@ pub(super) fn range(context: &Context<'_>, asked: &Range, screen: &mut Screen<'_
 ///
 /// # Errors
 /// When it is no glob; or as [`apply`].
-pub(super) fn matching(context: &Context<'_>, glob: Option<String>, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+pub(super) fn matching(
+    context: &Context<'_>,
+    glob: Option<String>,
+    not_alone: &NotAlone,
+    screen: &mut Screen<'_>,
+) -> Result<Exit, Failure> {
+    for_all(context, Setting::Match, not_alone)?;
     if let Some(reason) = glob.as_deref().and_then(|glob| check_glob(glob).err()) {
         return Err(refused(context, Setting::Match, None, &reason));
     }
@@ -154,13 +175,23 @@ pub(super) fn check_glob(glob: &str) -> Result<(), String> {
 fn refused(context: &Context<'_>, setting: Setting, source: Option<&str>, reason: &str) -> Failure {
     let answers = ask(context, setting);
     let said = answers.iter().filter_map(|answer| Some((answer.node, answer.result.as_ref().ok()?)));
-    let current: Vec<String> =
-        said.map(|(node, status)| format!("{} {}", node.name, setting.of(&status.settings, source))).collect();
-    let current = match current.is_empty() {
-        true => "no node says what it is".to_owned(),
-        false => format!("it stays {}", current.join(", ")),
-    };
-    Failure::usage(anyhow!("{reason}\n  {}: {current}", setting.name()))
+    let current: Vec<String> = said
+        .map(|(node, status)| {
+            let own = source.and_then(|source| name_at(node, source));
+            format!("{} {}", node.name, setting.of(&status.settings, own))
+        })
+        .collect();
+    let current = if current.is_empty() { "no node says".to_owned() } else { current.join(", ") };
+    Failure::usage(anyhow!("{reason}; in force: {current}"))
+}
+
+/// Refuses a source where all of them share one setting.
+fn for_all(context: &Context<'_>, setting: Setting, asked: &NotAlone) -> Result<(), Failure> {
+    if asked.source.is_none() {
+        return Ok(());
+    }
+    let known = known_sources(&source::known(context, &ask(context, Setting::Rate)));
+    Err(Failure::usage(anyhow!("{}: {ONE_SOURCE}; {known}", setting.name())))
 }
 
 /// The nodes that take a setting, with what they say now. A final node that keeps no replay state is left out.
@@ -246,22 +277,8 @@ fn targets<'c>(
         return Err(Failure::usage(anyhow!("the cluster file has no replayer, and no final node that catches up")));
     }
     let Some(source) = source else { return Ok(answers) };
-    let relays = context.nodes(&[Layer::Relay]).into_iter().map(|node| node.name.clone());
-    let mut known: Vec<String> = relays.collect();
-    let of_relay = known.iter().any(|relay| relay == source);
-    for status in answers.iter().filter_map(|answer| answer.result.as_ref().ok()) {
-        for part in &status.sources {
-            known.push(part.source.clone());
-            known.push(format!("{}/{}", part.source, part.destination));
-        }
-    }
-    known.sort_unstable();
-    known.dedup();
-    if !known.iter().any(|name| name == source) {
-        let silent = silent(&answers);
-        let names: Vec<&str> = known.iter().map(String::as_str).collect();
-        return Err(Failure::usage(anyhow!("{}\n{silent}", unknown("source", source, &names))));
-    }
+    source::check(context, &answers, source)?;
+    let of_relay = context.nodes(&[Layer::Relay]).iter().any(|relay| relay.name == source);
     answers.retain(|answer| match &answer.result {
         // Whether it is for this node cannot be known: it is named.
         Err(_) => true,
@@ -271,24 +288,6 @@ fn targets<'c>(
         }
     });
     Ok(answers)
-}
-
-/// What a node itself calls a source. The windows of a final node are its own: it does not put its name before them, and
-/// all of them are `None`.
-fn name_at<'s>(node: &Node, source: &'s str) -> Option<&'s str> {
-    if node.layer != Layer::Final {
-        return Some(source);
-    }
-    let rest = source.strip_prefix(node.name.as_str());
-    match rest {
-        Some("") => None,
-        Some(rest) => Some(rest.strip_prefix('/').unwrap_or(source)),
-        None => Some(source),
-    }
-}
-
-fn is_of(source: &str, destination: &str, wanted: &str) -> bool {
-    source == wanted || wanted.strip_prefix(source).and_then(|rest| rest.strip_prefix('/')) == Some(destination)
 }
 
 fn entry(
@@ -344,7 +343,7 @@ fn show(context: &Context<'_>, source: Option<&str>, screen: &mut Screen<'_>) ->
             name.clone(),
             "all".into(),
             Setting::Rate.of(settings, None),
-            show_rate(status.ceiling_now),
+            rate::show(status.ceiling_now),
             format!("{}/s", status.rate_now),
             status.limited_by.clone(),
             selection(settings),
@@ -352,7 +351,7 @@ fn show(context: &Context<'_>, source: Option<&str>, screen: &mut Screen<'_>) ->
         for source in settings.sources.keys() {
             let own = Setting::Rate.of(settings, Some(source));
             let none = String::new;
-            table.row([name.clone(), source.clone(), own, none(), none(), none(), none()]);
+            table.row([name.clone(), full_name(answer.node, source), own, none(), none(), none(), none()]);
         }
     }
     screen.text(&table.render())?;
@@ -385,9 +384,9 @@ impl Setting {
         let own = source.and_then(|source| settings.sources.get(source));
         match self {
             Setting::Rate => match (source, own.and_then(|own| own.rate)) {
-                (_, Some(own)) => show_rate(own),
-                (Some(_), None) => format!("{} (as all)", show_rate(settings.rate)),
-                (None, None) => show_rate(settings.rate),
+                (_, Some(own)) => rate::show(own),
+                (Some(_), None) => format!("{} (as all)", rate::show(settings.rate)),
+                (None, None) => rate::show(settings.rate),
             },
             Setting::State => {
                 let paused = if source.is_some() { own.is_some_and(|own| own.paused) } else { settings.paused };

@@ -3,11 +3,13 @@
 use admin_api::{CursorAdvance, Gap, ReplayStatus, SpillLane, SpillLoss, SpillStatus, paths};
 use anyhow::anyhow;
 use config::{Layer, Node};
+use engine::replay::known_sources;
 use serde::Serialize;
 
 use super::RUNBOOK;
 use super::arguments::CursorCommand;
 use super::picture::Picture;
+use super::source::WINDOWS;
 use crate::amount::{bytes, count};
 use crate::client::{Answer, Fault, Request, complaint, exit_of, silent};
 use crate::context::{Context, unknown};
@@ -185,12 +187,6 @@ pub(super) fn find<'a, 'c>(
         Some((name, destination)) => (name, Some(destination)),
         None => (source, None),
     };
-    if context.cluster.node(name).is_some_and(|node| node.layer == Layer::Final) {
-        return Err(Failure::usage(anyhow!(
-            "{name} is a final node: the windows that it catches up with are kept for the horizon anyway; pause them \
-             with `spillway replay pause --source`"
-        )));
-    }
     let lanes = |answer: &Answer<'_, SpillStatus>| -> Vec<String> {
         let lanes = answer.result.as_ref().map(|spill| spill.lanes.as_slice()).unwrap_or_default();
         lanes.iter().map(|lane| lane.destination.clone()).collect()
@@ -204,6 +200,14 @@ pub(super) fn find<'a, 'c>(
         })
         .collect();
     let names: Vec<&str> = known.iter().map(String::as_str).collect();
+    let is_final = context.cluster.node(name).is_some_and(|node| node.layer == Layer::Final);
+    if is_final || source.starts_with(WINDOWS) {
+        return Err(Failure::usage(anyhow!(
+            "{source}: the windows that a final node catches up with are kept for the horizon anyway; they have a rate \
+             and a pause (`spillway replay pause --source {source}`) and nothing to give up; {}",
+            known_sources(&known)
+        )));
+    }
     let found = answers.iter().find(|answer| answer.node.name == name);
     let Some(answer) = found else {
         return Err(Failure::usage(anyhow!(unknown("source", source, &names))));

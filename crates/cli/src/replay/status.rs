@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use admin_api::{ReplaySettings, ReplayStatus};
 use config::Layer;
+use engine::rate;
 use serde::Serialize;
 
 use super::RUNBOOK;
 use super::arguments::Watch;
 use super::picture::{Picture, Row, alarm, drain_seconds};
-use crate::amount::{bytes, count, rate};
+use super::source;
+use crate::amount::{bytes, count};
 use crate::client::Answer;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -57,11 +59,14 @@ pub(super) fn run(context: &mut Context<'_>, watch: Watch, screen: &mut Screen<'
     let mut looks = 0;
     loop {
         let picture = Picture::take(context);
-        let rows = picture.rows(context);
+        let mut rows = picture.rows(context);
+        if let Some(source) = &watch.source {
+            source::only(context, &mut rows, source)?;
+        }
         if screen.json {
             report(context, &picture, &rows, screen)?;
         } else {
-            let text = render(context, &picture, &rows, screen);
+            let text = render(context, &picture, &rows, watch.source.as_deref(), screen);
             match watch.watch {
                 Some(_) if screen.out_is_terminal => screen.text(&redrawn(&text))?,
                 Some(_) if looks > 0 => screen.text(&format!("\n{text}"))?,
@@ -122,9 +127,19 @@ fn node_entry<'a, T>(answer: &Answer<'a, T>) -> NodeEntry<'a> {
     }
 }
 
-fn render(context: &Context<'_>, picture: &Picture<'_>, rows: &[Row], screen: &Screen<'_>) -> String {
+fn render(
+    context: &Context<'_>,
+    picture: &Picture<'_>,
+    rows: &[Row],
+    source: Option<&str>,
+    screen: &Screen<'_>,
+) -> String {
     let title = format!("cluster {}: replay {}", context.cluster.name, headline(context, picture));
     let mut out = format!("{}\n\n", screen.bold(&title));
+    match source {
+        Some(source) => out.push_str(&format!("rate now   {}/s, of {source} alone", sum(rows, |row| row.rate_now))),
+        None => out.push_str(&speed(picture)),
+    }
     out.push_str(&figures(context, picture, rows, screen));
     out.push_str(&format!("\n{}", nodes(context, picture).render()));
     let sources = sources(context, rows);
@@ -188,21 +203,27 @@ fn changed(context: &Context<'_>, settings: &ReplaySettings) -> String {
     format!(" by {} {} ago", settings.changed_by, duration(context.age(settings.changed_at)))
 }
 
-fn figures(context: &Context<'_>, picture: &Picture<'_>, rows: &[Row], screen: &Screen<'_>) -> String {
-    let pending = sum(rows, |row| row.pending_points);
-    let waiting = rows.iter().filter(|row| row.pending_points > 0).count();
+/// How fast all of it goes, and how fast it may.
+fn speed(picture: &Picture<'_>) -> String {
     let ceilings: Vec<u64> = picture.said(Layer::Replayer).map(|(_, status)| status.ceiling_now).collect();
     // The ceiling is of all replayers together: each is told all of it and takes its share.
     let set = picture.said(Layer::Replayer).map(|(_, status)| status.settings.rate).max();
-    let allowed = rate(ceilings.iter().fold(0, |sum, rate| sum.saturating_add(*rate)));
+    let allowed = rate::show(ceilings.iter().fold(0, |sum, rate| sum.saturating_add(*rate)));
     let speed = |layer: Layer| picture.said(layer).fold(0u64, |sum, (_, status)| sum.saturating_add(status.rate_now));
     let mut out = format!("rate now   {}/s", speed(Layer::Replayer));
     if let Some(set) = set {
-        out.push_str(&format!(" of {allowed} allowed now; the ceiling is set to {}", rate(set)));
+        out.push_str(&format!(" of {allowed} allowed now; the ceiling is set to {}", rate::show(set)));
     }
     if speed(Layer::Final) > 0 {
         out.push_str(&format!("; final nodes catch up at {}/s", speed(Layer::Final)));
     }
+    out
+}
+
+fn figures(context: &Context<'_>, picture: &Picture<'_>, rows: &[Row], screen: &Screen<'_>) -> String {
+    let pending = sum(rows, |row| row.pending_points);
+    let waiting = rows.iter().filter(|row| row.pending_points > 0).count();
+    let mut out = String::new();
     out.push_str(&format!(
         "\nbacklog    {} points, {}, in {waiting} of {} sources\n",
         count(pending),
@@ -263,8 +284,8 @@ fn nodes(context: &Context<'_>, picture: &Picture<'_>) -> Table {
             node.layer.as_str().to_owned(),
             state,
             format!("{}/s", status.rate_now),
-            rate(status.ceiling_now),
-            rate(settings.rate),
+            rate::show(status.ceiling_now),
+            rate::show(settings.rate),
             if settings.adaptive { "on".into() } else { "off".into() },
             format!("{}%", settings.canary_percent),
             selection(settings),
@@ -358,7 +379,7 @@ fn notes(picture: &Picture<'_>, rows: &[Row]) -> Vec<String> {
         ));
     }
     let mut ceilings: Vec<String> =
-        picture.said(Layer::Replayer).map(|(_, status)| rate(status.settings.rate)).collect();
+        picture.said(Layer::Replayer).map(|(_, status)| rate::show(status.settings.rate)).collect();
     ceilings.dedup();
     if ceilings.len() > 1 {
         let list = ceilings.join(", ");

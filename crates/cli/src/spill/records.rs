@@ -22,6 +22,8 @@ struct Listed {
     node: String,
     lane: u16,
     destination: String,
+    /// The lane is being checked: a record that is missing is not known as a gap yet.
+    checking: bool,
     records: Vec<SpillRecord>,
     /// There are further ones.
     more: bool,
@@ -50,6 +52,12 @@ pub(super) fn run(
         screen.json(&serde_json::json!({ "cluster": context.cluster.name, "lanes": listed }))?;
     } else {
         screen.text(&table(context, &listed).render())?;
+        for part in listed.iter().filter(|part| part.checking) {
+            let (node, lane) = (&part.node, &part.destination);
+            screen.note(&format!(
+                "spillway: {node}/{lane} is being checked: what is missing in it may not be known yet\n"
+            ))?;
+        }
         for part in listed.iter().filter(|part| part.more) {
             screen.note(&format!("spillway: {}/{} has more: --limit N shows N\n", part.node, part.destination))?;
         }
@@ -75,6 +83,7 @@ fn list(
             node: answer.node.name.clone(),
             lane: lane.lane,
             destination: lane.destination.clone(),
+            checking: lane.checking,
             records: Vec::new(),
             more: false,
             error: None,

@@ -13,6 +13,10 @@ use crate::replay::RUNBOOK;
 use crate::screen::Screen;
 use crate::table::{Table, duration, millis};
 
+/// What the state of a lane means for its figures.
+const CHECKING: &str =
+    "checking: the lane is read from head to end; until then, what is missing may still be among its points\n";
+
 /// One relay, for programs.
 #[derive(Debug, Serialize)]
 struct Entry<'a> {
@@ -42,6 +46,7 @@ pub(super) fn run(context: &Context<'_>, node: Option<&str>, screen: &mut Screen
         "NODE",
         "LANE",
         "DESTINATION",
+        "STATE",
         "POINTS",
         "BATCHES",
         "SIZE",
@@ -56,12 +61,15 @@ pub(super) fn run(context: &Context<'_>, node: Option<&str>, screen: &mut Screen
     let said = || answers.iter().filter_map(|answer| Some((answer.node.name.as_str(), answer.result.as_ref().ok()?)));
     let mut lanes: Vec<(&str, &SpillLane)> =
         said().flat_map(|(node, spill)| spill.lanes.iter().map(move |lane| (node, lane))).collect();
-    lanes.sort_by_key(|(_, lane)| (lane.gaps.is_empty(), u64::MAX - lane.pending_points));
+    lanes.sort_by_key(|(_, lane)| (lane.gaps.is_empty(), !lane.checking, u64::MAX - lane.pending_points));
     for (node, lane) in lanes {
         table.row(lane_row(context, node, lane));
     }
     if !table.is_empty() {
         screen.text(&format!("\n{}", table.render()))?;
+    }
+    if said().any(|(_, spill)| spill.lanes.iter().any(|lane| lane.checking)) {
+        screen.text(CHECKING)?;
     }
     for (node, spill) in said() {
         for aside in &spill.quarantined {
@@ -109,7 +117,7 @@ fn mode_row(context: &Context<'_>, answer: &Answer<'_, SpillStatus>) -> [String;
     ]
 }
 
-fn lane_row(context: &Context<'_>, node: &str, lane: &SpillLane) -> [String; 13] {
+fn lane_row(context: &Context<'_>, node: &str, lane: &SpillLane) -> [String; 14] {
     let dropped: Vec<String> = lane
         .dropped
         .iter()
@@ -120,6 +128,7 @@ fn lane_row(context: &Context<'_>, node: &str, lane: &SpillLane) -> [String; 13]
         node.to_owned(),
         lane.lane.to_string(),
         lane.destination.clone(),
+        if lane.checking { "checking".into() } else { "ok".into() },
         count(lane.pending_points),
         lane.pending_batches.to_string(),
         bytes(lane.pending_bytes),

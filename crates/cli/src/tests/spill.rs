@@ -146,11 +146,13 @@ fn stat_shows_modes_lanes_and_what_was_put_aside() {
     let mut with_gap = lane(1, "carbon/127.0.0.1:2103", 5, 3);
     with_gap.dropped = [("corrupt".to_owned(), 200), ("too_old".to_owned(), 0)].into();
     with_gap.gaps = vec![admin_api::Gap::default()];
-    let good_one = relay(spill_of("relay-1", vec![lane(0, "aggregate:final-1", 100, 5_000), with_gap]), 0);
+    let checked = SpillLane { checking: true, ..lane(2, "aggregate", 7, 2) };
+    let good_one = relay(spill_of("relay-1", vec![lane(0, "aggregate:final-1", 100, 5_000), with_gap, checked]), 0);
     let (sick, gone) = (relay(sick, 0), FakeNode::closed());
     let file = cluster("spill-stat", &[("relay-1", &good_one), ("relay-2", &sick), ("relay-3", &gone)]);
     let said = spill(&file, &["stat"]);
     golden("spill-stat", &said, &[(gone.address.to_string(), "ADDRESS")]);
+    assert_eq!(spill(&file, &["stat", "relay-1", "--json"]).json()["nodes"][0]["spill"]["lanes"][2]["checking"], true);
     let json = spill(&file, &["stat", "relay-2", "--json"]);
     assert_eq!((json.exit, &json.json()["nodes"][0]["spill"]["mode"]), (Exit::Ok, &"disk_full".into()));
     let unknown = spill(&file, &["stat", "relay-4"]);
@@ -176,6 +178,13 @@ fn ls_pages_through_the_lanes() {
     assert_eq!(unknown.exit, Exit::Usage);
     assert!(unknown.err.contains("known lanes are aggregate:final-1, carbon/127.0.0.1:2103"), "{}", unknown.err);
     assert_eq!(spill(&file, &["ls", "--limit", "0"]).exit, Exit::Usage);
+    let checked = SpillLane { checking: true, ..lane(0, "aggregate", 0, 1) };
+    let node = relay(spill_of("relay-1", vec![checked]), 0);
+    let file = cluster("spill-ls-checking", &[("relay-1", &node)]);
+    let said = spill(&file, &["ls"]);
+    let expected = "spillway: relay-1/aggregate is being checked: what is missing in it may not be known yet\n";
+    assert_eq!((said.exit, said.err.as_str()), (Exit::Ok, expected));
+    assert_eq!(spill(&file, &["ls", "--json"]).json()["lanes"][0]["checking"], true);
 }
 
 #[test]

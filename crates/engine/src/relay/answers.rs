@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Disowned, Drop, Peer, Relay, State};
 use crate::batch::BatchId;
 use crate::time::Mono;
-use crate::wire::{Durable, NackReason};
+use crate::wire::{Durable, FORGOTTEN, NackReason};
 
 impl Relay {
     /// Batches are safe at the final layer: they are forgotten here, whoever says so. Those that the spill has are
@@ -20,6 +20,7 @@ impl Relay {
             if range.sender != me.sender || range.epoch != me.epoch {
                 continue;
             }
+            self.canaries.durable(range.first, range.last);
             let done: Vec<u32> = self.held.range(range.first..=range.last).map(|(seq, _)| *seq).collect();
             for seq in done {
                 self.one_durable(now, seq);
@@ -36,6 +37,9 @@ impl Relay {
         self.last_progress = now;
         if let State::Sent { peer, at } = held.state {
             self.streams.answered(now, peer, &held.batch, at);
+            if let Some(link) = self.links.get_mut(peer) {
+                link.answered = (link.answered.0 + now.since(at), link.answered.1 + 1);
+            }
         }
     }
 
@@ -45,6 +49,7 @@ impl Relay {
         if id.sender != me.sender || id.epoch != me.epoch {
             return;
         }
+        self.canaries.refused(id.seq);
         match reason {
             NackReason::Overloaded { retry_after_ms } => {
                 self.wait_again(id.seq, now + Duration::from_millis(u64::from(retry_after_ms)), peer);
@@ -65,6 +70,7 @@ impl Relay {
             NackReason::UnknownVersion => self.refuse(id.seq, Drop::UnknownVersion),
             NackReason::Poison => self.refuse(id.seq, Drop::Poison),
             NackReason::DuplicateSender => self.disown(now, id.seq, Disowned::Duplicate),
+            NackReason::Retired { floor: FORGOTTEN } => self.disown(now, id.seq, Disowned::Forgotten),
             NackReason::Retired { floor } => self.disown(now, id.seq, Disowned::Retired { floor }),
         }
     }

@@ -26,6 +26,7 @@
 mod answers;
 mod books;
 mod budget;
+mod canary;
 mod due;
 mod latency;
 mod links;
@@ -39,6 +40,8 @@ use crate::time::{Mono, UnixSeconds};
 use crate::wire::{Class, Ticket, Watermark};
 pub use books::{Books, Drop};
 use budget::RetryBudget;
+use canary::Canaries;
+pub use canary::Canary;
 pub use due::Due;
 pub use latency::Latency;
 use streams::Streams;
@@ -65,13 +68,15 @@ const SLACK_SHARE: u64 = 8;
 /// Index into [`Settings::peers`].
 pub type Peer = usize;
 
-/// The final layer takes nothing of this incarnation any more, so there is another node with this identity.
+/// The final layer takes nothing of this incarnation any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disowned {
     /// It knows this epoch with another nonce.
     Duplicate,
     /// Another node has retired the epochs up to `floor`, this one among them.
     Retired { floor: u32 },
+    /// An operator has forgotten this relay.
+    Forgotten,
 }
 
 /// How one link does.
@@ -84,6 +89,15 @@ pub struct PeerView {
     pub window_bytes: u64,
     pub queue_delay_ms: u32,
     pub oldest: Option<Mono>,
+}
+
+/// How fast one peer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerPace {
+    /// From sending to the answer, on average; `None`: nothing was answered.
+    pub took: Option<Duration>,
+    /// As it said last.
+    pub queue_delay: Duration,
 }
 
 /// What a link writes next.
@@ -137,6 +151,8 @@ struct Link {
     out_bytes: u64,
     out_points: u64,
     queue_delay_ms: u32,
+    /// How long answers took since this was asked last: sum and number.
+    answered: (Duration, u32),
 }
 
 /// The machine. See the module's head.
@@ -151,6 +167,9 @@ pub struct Relay {
     waiting: BTreeSet<u32>,
     held_bytes: u64,
     links: Vec<Link>,
+    /// Which peers may get work; who decides is `health`.
+    eligible: Vec<bool>,
+    canaries: Canaries,
     slots: Vec<Option<Peer>>,
     streams: Streams,
     budget: RetryBudget,
@@ -191,6 +210,8 @@ impl Relay {
             waiting: BTreeSet::new(),
             held_bytes: 0,
             links: vec![Link::default(); peers],
+            eligible: vec![true; peers],
+            canaries: Canaries::default(),
             slots,
             streams: Streams::default(),
             budget: RetryBudget::new(now),
@@ -341,6 +362,7 @@ impl Relay {
         let out = self.books.dropped.values().sum::<u64>() + self.books.in_flight + self.books.spilled;
         self.books.delivered = self.books.owed.saturating_sub(out);
         self.links.iter_mut().for_each(|link| *link = Link::default());
+        self.canaries.forget_all();
         self.streams = Streams::default();
         self.assign_slots(now);
     }

@@ -4,12 +4,24 @@ use std::collections::BTreeMap;
 
 use crate::pace::Bounds;
 use crate::pattern::{Pattern, Selector};
+use crate::rate;
 use crate::time::UnixSeconds;
 
-/// Above this a rate is a mistake: no cluster moves a billion points a second.
-pub const RATE_MAX: u64 = 1_000_000_000;
 /// Bytes of a glob.
 const MATCHING_MAX: usize = 2_048;
+
+/// What one source alone can be set to.
+pub const ONE_SOURCE: &str = "a single source has a rate and a pause of its own; all else is set for all sources";
+
+/// Why a source is refused.
+pub fn unknown_source(source: &str, known: &[String]) -> String {
+    format!("there is no source {source}; {}", known_sources(known))
+}
+
+/// The sources there are, as a sentence.
+pub fn known_sources(known: &[String]) -> String {
+    if known.is_empty() { "known sources: none yet".to_owned() } else { format!("known sources: {}", known.join(", ")) }
+}
 
 /// In force. Rates are points per second of all replayers together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +119,7 @@ impl Control {
     pub fn apply(&self, change: &Change, known: &[String]) -> Result<(Control, Vec<Changed>), String> {
         let mut next = self.clone();
         if let Some(rate) = change.rate {
-            check_rate(rate, self.describe_rate())?;
+            rate::check(rate).map_err(|wrong| wrong.in_force(self.describe_rate(change.source.as_deref())))?;
         }
         match &change.source {
             Some(source) => next.change_source(source, change, known)?,
@@ -122,9 +134,11 @@ impl Control {
         Ok((next, changed))
     }
 
-    fn describe_rate(&self) -> String {
-        let state = if self.paused { ", paused" } else { "" };
-        format!("the rate in force is {}/s{state}", self.rate)
+    fn describe_rate(&self, source: Option<&str>) -> String {
+        match source.and_then(|source| self.sources.get(source)?.rate) {
+            Some(own) => rate::show(own),
+            None => rate::show(self.rate),
+        }
     }
 
     fn change_source(&mut self, source: &str, change: &Change, known: &[String]) -> Result<(), String> {
@@ -133,11 +147,10 @@ impl Control {
             || change.range.is_some()
             || change.matching.is_some();
         if others {
-            return Err("a single source has a rate and a pause of its own; all else is set for all sources".into());
+            return Err(format!("{ONE_SOURCE}; {}", known_sources(known)));
         }
         if !known.iter().any(|name| name == source) {
-            let list = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
-            return Err(format!("there is no source {source}; there are: {list}"));
+            return Err(unknown_source(source, known));
         }
         let entry = self.sources.entry(source.to_owned()).or_default();
         entry.rate = change.rate.or(entry.rate);
@@ -245,14 +258,6 @@ impl Control {
         self.paused &= !(self.cautious && plan.start == Start::Paused);
         self.cautious = false;
         changed
-    }
-}
-
-fn check_rate(rate: u64, in_force: String) -> Result<(), String> {
-    match rate {
-        0 => Err(format!("a rate of 0: to stop the replay, pause it; {in_force}")),
-        1..=RATE_MAX => Ok(()),
-        _ => Err(format!("a rate of {rate}/s: at most {RATE_MAX}/s is taken; {in_force}")),
     }
 }
 

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use control::{Change, Changed, Control, Plan, RATE_MAX, SourceControl, Start};
+pub use control::{Change, Changed, Control, ONE_SOURCE, Plan, SourceControl, Start, known_sources, unknown_source};
 use lane::{Asked, Lane};
 use receivers::{Receiver, Store};
 pub use view::{LaneView, ReceiverView};

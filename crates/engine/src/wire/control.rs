@@ -1,7 +1,8 @@
 //! The small frames: greeting, acknowledgement, refusal, watermark.
 
 use super::{
-    DURABLE, FrameError, HELLO, HELLO_OK, NACK, REFUSE, Reader, VERDICT, WATERMARK, put_count, put_id, put_text,
+    CONTROL, DURABLE, FrameError, HELLO, HELLO_OK, NACK, REFUSE, Reader, VERDICT, WATERMARK, put_count, put_id,
+    put_text,
 };
 use crate::batch::{BatchId, Incarnation, Versions};
 use crate::time::UnixSeconds;
@@ -15,6 +16,15 @@ pub enum Role {
     Replayer,
     /// Asks what is known of its sender (in `HelloOk`), and goes.
     Visitor,
+}
+
+/// What a node says of the orders that it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Of all of them; who has another one answers with `All`.
+    Digest(u64),
+    /// The text of all of them, as `control` writes it.
+    All(String),
 }
 
 /// The first frame of a link.
@@ -37,9 +47,12 @@ pub struct HelloOk {
     pub window_bytes: u64,
     /// The highest epoch of the dialling sender that the final layer knows, as far as this node can tell; 0: none.
     pub known_epoch: u32,
-    /// The epochs of that sender up to this one are retired; 0: none.
+    /// The epochs of that sender up to this one are retired; 0: none, [`FORGOTTEN`]: all that ever come.
     pub retired: u32,
 }
+
+/// The floor of a sender that an operator has forgotten: all its epochs are retired, also those to come.
+pub const FORGOTTEN: u32 = u32::MAX;
 
 /// Why a `Hello` is not welcome. The text of each says what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,11 +64,12 @@ pub enum RefuseReason {
     DuplicateSender,
     Role,
     Draining,
+    Forgotten,
 }
 
 impl RefuseReason {
     /// All there are, in the order of their codes.
-    pub const ALL: [RefuseReason; 7] = [
+    pub const ALL: [RefuseReason; 8] = [
         RefuseReason::Protocol,
         RefuseReason::Cluster,
         RefuseReason::Partitions,
@@ -63,6 +77,7 @@ impl RefuseReason {
         RefuseReason::DuplicateSender,
         RefuseReason::Role,
         RefuseReason::Draining,
+        RefuseReason::Forgotten,
     ];
 
     /// What happened and what would be right.
@@ -81,6 +96,9 @@ impl RefuseReason {
             }
             RefuseReason::Role => "the peer does not take links of this kind: check `layer` and `link` of both nodes",
             RefuseReason::Draining => "the peer is draining",
+            RefuseReason::Forgotten => {
+                "an operator has forgotten this node (`spillway node forget`): stop it, and empty its `data` directory before it serves again"
+            }
         }
     }
 
@@ -93,6 +111,7 @@ impl RefuseReason {
             RefuseReason::DuplicateSender => 4,
             RefuseReason::Role => 5,
             RefuseReason::Draining => 6,
+            RefuseReason::Forgotten => 7,
         }
     }
 }
@@ -368,6 +387,37 @@ pub(super) fn verdict(body: &[u8]) -> Result<Verdict, FrameError> {
     };
     reader.end()?;
     Ok(verdict)
+}
+
+/// `0, digest u64`, or `1` and the text to the end.
+pub(super) fn put_word(word: &Word, out: &mut Vec<u8>) -> u8 {
+    match word {
+        Word::Digest(digest) => {
+            out.push(0);
+            out.extend_from_slice(&digest.to_le_bytes());
+        }
+        Word::All(text) => {
+            out.push(1);
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+    CONTROL
+}
+
+pub(super) fn word(body: &[u8]) -> Result<Word, FrameError> {
+    let mut reader = Reader::new(body, "control");
+    match reader.u8()? {
+        0 => {
+            let digest = reader.u64()?;
+            reader.end()?;
+            Ok(Word::Digest(digest))
+        }
+        1 => {
+            let text = String::from_utf8(reader.rest.to_vec()).map_err(|_| reader.malformed("text is not UTF-8"))?;
+            Ok(Word::All(text))
+        }
+        _ => Err(reader.malformed("neither a digest nor a text")),
+    }
 }
 
 pub(super) fn echo(body: &[u8], kind: &'static str) -> Result<u64, FrameError> {

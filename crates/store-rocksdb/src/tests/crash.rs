@@ -189,3 +189,48 @@ fn a_process_killed_after_any_write_has_lost_nothing_that_it_wrote() {
         before = found;
     }
 }
+
+/// A log that RocksDB itself begins in the midst of writes could be kept by a power cut that takes the end of the one
+/// before. Whatever is written at once, a new one begins behind a switch of ours, which syncs first.
+#[test]
+fn a_batch_of_any_size_never_lets_the_log_be_switched_without_a_sync() {
+    const LANES: Options = Options { families: b"\x80\x81\x82\x83\x84\x85\x86\x87", ..AMPLE };
+    for (small, large_mebibytes) in [(1, 9), (110, 12), (110, 24), (700, 17), (700, 40)] {
+        let folder = Folder::new();
+        let path = folder.0.join("store");
+        let mut store = RocksStore::open(&path, LANES).unwrap();
+        for family in 0x80..0x88 {
+            store.write_patiently(&put(&[family], b"")).unwrap();
+        }
+        let mut large = WriteBatch::new();
+        for n in 0..large_mebibytes {
+            large.put(&[0x80, 1, n], &vec![n; 1 << 20]);
+        }
+        let mut logs = 0;
+        let mut write = |store: &mut RocksStore, batch: &WriteBatch| loop {
+            let (before, due) = (newest_file(&path, "log"), store.memtables.due());
+            let written = store.write(batch);
+            if newest_file(&path, "log") != before {
+                logs += 1;
+                assert!(!due.is_empty(), "{small} small batches, one of {large_mebibytes} MiB: a log of RocksDB's own");
+            }
+            match written {
+                Ok(()) => break,
+                // Flushing is behind.
+                Err(StoreError::Busy) => std::thread::sleep(std::time::Duration::from_millis(5)),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        for round in 0..3_u8 {
+            for n in 0..small {
+                write(
+                    &mut store,
+                    &put(&[[0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87][n % 8], round], &[1; 64 << 10]),
+                );
+            }
+            write(&mut store, &large);
+        }
+        write(&mut store, &put(b"\x80end", b""));
+        assert!(logs >= 3, "{logs} new logs");
+    }
+}

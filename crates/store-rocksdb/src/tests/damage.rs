@@ -198,6 +198,25 @@ fn each_kind_of_damage_is_overcome_by_the_gentlest_step() {
     assert_eq!(kinds(&outcome), [What::LogDamaged], "a log is missing");
 }
 
+/// A disk that fails while a store is opened must not have it put aside.
+#[test]
+fn a_place_that_cannot_be_read_is_damage_and_one_that_cannot_be_written_is_not() {
+    let check = |text: &str, expected: bool| {
+        let error = StoreError::Io { doing: "open", source: io::Error::other(text.to_owned()) };
+        assert_eq!(crate::open::is_damage(&error), expected, "{text}");
+    };
+    for reading in
+        ["While pread offset 0 len 53", "While reading file sequentially", "While open a file for random read"]
+    {
+        check(&format!("IO error: Input/output error: {reading}: /x/000010.sst"), true);
+    }
+    for writing in ["While appending to file", "While fdatasync", "While fsync", "While open a file for appending"] {
+        check(&format!("IO error: {writing}: /x/000012.log: Input/output error"), false);
+    }
+    check("IO error: While open a file for random read: /x/000010.sst: Too many open files", false);
+    check("IO error: No such file or directory: While open a file: /x/000010.sst", true);
+}
+
 #[test]
 fn a_list_cut_anywhere_loses_no_record() {
     let base = Base::new();

@@ -185,6 +185,46 @@ fn a_read_only_file_system_is_named_as_such_and_heals_by_opening_again() {
     assert_eq!((opened.findings, count(&opened.store)), (Vec::new(), 1));
 }
 
+/// Everything in the folder but RocksDB's text log, and what is made anew at each opening.
+fn kept(folder: &Path) -> BTreeMap<OsString, u64> {
+    let mut kept = names_and_lengths(folder);
+    kept.retain(|name, _| [".sst", ".log"].iter().any(|end| name.to_string_lossy().ends_with(end)));
+    kept
+}
+
+#[test]
+fn want_of_space_or_of_permission_never_starts_a_damaged_store_empty() {
+    let Some(mount) = Mount::new(96) else { return };
+    let options = Options { families: b"\x80\x81", reserve_bytes: 0, ..RESERVE };
+    let mut store = open(&mount.path(), &options).unwrap().store;
+    store.write(&put(b"\x81", &[1; 64 << 10])).unwrap();
+    store.switch(&[Some(0x81)], true).unwrap();
+    for n in 0..100 {
+        store.write(&put(&lane(n), &[n.to_le_bytes()[0]; 64 << 10])).unwrap();
+    }
+    store.sync().unwrap();
+    drop(store);
+    let table = newest_file(&mount.path(), "sst");
+    fs::OpenOptions::new().write(true).open(&table).unwrap().set_len(100).unwrap();
+    mount.fill("hog", 1 << 20);
+    let before = kept(&mount.path());
+    for _ in 0..2 {
+        let refused = open(&mount.path(), &options).unwrap_err();
+        assert!(matches!(refused, StoreError::Full { by: FullBy::Device, .. }), "{refused}");
+        assert_eq!(kept(&mount.path()), before, "what was found is as it was");
+        assert!(!mount.folder.0.join("store.rebuilding").exists(), "nothing half done is left");
+    }
+    mount.remount("ro");
+    let refused = open(&mount.path(), &options).unwrap_err();
+    assert!(matches!(refused, StoreError::Unwritable { .. }), "{refused}");
+    mount.remount("rw");
+    assert_eq!(kept(&mount.path()), before);
+    mount.remove("hog");
+    let opened = open(&mount.path(), &options).unwrap();
+    assert_eq!(opened.findings.iter().map(|found| found.what).collect::<Vec<_>>(), [What::Rebuilt]);
+    assert_eq!(count(&opened.store), 100);
+}
+
 #[test]
 fn a_directory_that_was_removed_under_the_store_is_noticed_at_the_next_sync() {
     let folder = Folder::new();

@@ -27,6 +27,7 @@ impl Live {
     fn start(disk: &MemDisk, quota_bytes: u64) -> Live {
         let clock = Clock::new();
         let setup = Setup {
+            forgotten: Arc::default(),
             node: "final-1".into(),
             clock,
             mine: vec![PARTITION],
@@ -126,6 +127,53 @@ async fn at_the_quota_flushes_are_put_off_and_old_windows_go_early() {
     live.supervisor.shutdown(PATIENCE).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_at_its_quota_is_well_again_by_itself_when_old_windows_have_gone() {
+    let disk = MemDisk::new(1 << 30);
+    let live = Live::start(&disk, 6_000);
+    let mut seq = 0;
+    live.until("the quota", || {
+        live.send(seq);
+        seq += 1;
+        live.role.mode().0 == Mode::Quota
+    })
+    .await;
+    assert_eq!(live.role.worries().first().map(|worry| worry.part), Some("final.log"));
+    live.until("the mode to be ok by itself", || live.role.mode().0 == Mode::Ok).await;
+    assert!(lock(&live.role.states[0]).sealed_early > 0);
+    assert_eq!(live.role.worries(), []);
+    lock(&live.link.replies).clear();
+    live.answer(seq + 1).await;
+    live.supervisor.shutdown(PATIENCE).await;
+}
+
+/// As after an operator has lowered the quota: everything would be refused, and with it what frees space.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_far_beyond_its_quota_still_takes_what_frees_space() {
+    let disk = MemDisk::new(1);
+    let live = Live::start(&disk, 1 << 20);
+    for seq in 0..3 {
+        live.answer(seq).await;
+    }
+    assert_eq!(live.role.mode().0, Mode::Ok);
+    live.supervisor.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_included_set_is_said_until_the_process_ends() {
+    let live = Live::start(&MemDisk::new(1 << 20), 1 << 20);
+    live.role.note_findings(PARTITION, &[Finding::Checkpoint]);
+    assert_eq!(live.role.worries(), []);
+    live.role.note_findings(PARTITION, &[Finding::IncludedLost]);
+    live.answer(0).await;
+    let worries = live.role.worries();
+    assert_eq!(worries.iter().map(|worry| worry.part).collect::<Vec<_>>(), ["final.store"]);
+    assert!(worries[0].why.contains("counted a second time"), "{worries:?}");
+    live.role.set_mode(Mode::DiskFull, "no space");
+    assert_eq!(live.role.worries()[0].part, "final.log", "the graver one first");
+    live.supervisor.shutdown(PATIENCE).await;
+}
+
 #[test]
 fn re_sends_stand_in_a_queue_of_their_own_behind_first_sends() {
     let setup = |role: &FinalRole| role.begin_shard(0, 1);
@@ -133,6 +181,7 @@ fn re_sends_stand_in_a_queue_of_their_own_behind_first_sends() {
     let open = Box::new(move || Ok((Box::new(disk.open()) as Box<dyn Store>, false, Vec::new())));
     let role = FinalRole::new(
         Setup {
+            forgotten: Arc::default(),
             node: "final-1".into(),
             clock: Clock::new(),
             mine: vec![PARTITION],

@@ -385,6 +385,7 @@ fn who_is_disowned_accepts_and_sends_nothing_more_and_what_it_holds_goes_to_disk
     for (reason, why) in [
         (NackReason::DuplicateSender, Disowned::Duplicate),
         (NackReason::Retired { floor: 2 }, Disowned::Retired { floor: 2 }),
+        (NackReason::Retired { floor: u32::MAX }, Disowned::Forgotten),
     ] {
         let script = [(0, Able), (0, Up), (0, Seal(1)), (0, Send), (1, Seal(1)), (2, Nack(0, reason)), (3, Send)];
         let mut relay = check(&script, "0 ");

@@ -1,0 +1,209 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use admin_api::{DestinationLedger, Ledger, ReplaySettings, ReplayStatus, SpillLane, SpillStatus, Status, Verdict};
+use config::{Cluster, Layer};
+use engine::time::Mono;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::dialogue::{Dialogue, Key, Step};
+use super::model::{Flow, HISTORY, Look, Model, NodeView};
+use super::order::Order;
+use super::view;
+
+fn cluster() -> Cluster {
+    let node = |name: &str, layer: &str, port: u16| {
+        let graphite =
+            if layer == "relay" { format!("graphite = \"127.0.0.1:{}\"\n", port + 1000) } else { String::new() };
+        format!(
+            "[[node]]\nname = \"{name}\"\nlayer = \"{layer}\"\nadmin = \"127.0.0.1:{port}\"\nlink = \"127.0.0.1:{}\"\n\
+             data = \"data/{name}\"\n{graphite}\n",
+            port + 100
+        )
+    };
+    let mut text = "[cluster]\nname = \"test\"\n\n".to_owned();
+    text += &node("final-1", "final", 8643);
+    text += &node("relay-1", "relay", 8641);
+    text += "[[node]]\nname = \"replayer-1\"\nlayer = \"replayer\"\nadmin = \"127.0.0.1:8644\"\ndata = \"data/replayer-1\"\n";
+    text += "\n[[store]]\nname = \"carbon\"\naddresses = [\"127.0.0.1:2103\"]\n\n[[route]]\nglob = \"**\"\nto = [\"carbon\"]\n";
+    config::load("test.toml", &text).expect("a cluster").cluster
+}
+
+fn at(seconds: u64) -> Mono {
+    Mono::ZERO + Duration::from_secs(seconds)
+}
+
+fn status(verdict: Verdict, received: u64, delivered: u64) -> Status {
+    let to = DestinationLedger { owed: received, delivered, ..DestinationLedger::default() };
+    Status {
+        node: String::new(),
+        layer: String::new(),
+        version: String::new(),
+        uptime_seconds: 1,
+        verdict,
+        workers: Vec::new(),
+        peers: Vec::new(),
+        figures: BTreeMap::new(),
+        ledger: Ledger { received, destinations: vec![to], ..Ledger::default() },
+    }
+}
+
+fn look(received: u64, delivered: u64) -> Look {
+    Look { status: Ok(status(Verdict::Ready, received, delivered)), spill: None, replay: None }
+}
+
+fn replay(rate: u64, paused: bool, backlog_points: u64) -> Look {
+    let settings = ReplaySettings { rate, paused, ..ReplaySettings::default() };
+    let status = ReplayStatus { settings, backlog_points, limited_by: "operator".into(), ..ReplayStatus::default() };
+    Look { replay: Some(status), ..look(0, 0) }
+}
+
+fn flow_of(model: &Model, name: &str) -> Option<Flow> {
+    model.nodes.iter().find(|node| node.name == name).and_then(NodeView::flow)
+}
+
+#[track_caller]
+fn screen(model: &Model, dialogue: &Dialogue) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(200, 30)).expect("a terminal");
+    terminal.draw(|frame| view::draw(frame, model, dialogue, false)).expect("drawn");
+    terminal.backend().to_string()
+}
+
+/// Presses keys one after the other; what the last one led to.
+fn press(mut dialogue: Dialogue, keys: &[Key], model: &mut Model) -> (Dialogue, Step) {
+    let mut step = Step::Stay;
+    for key in keys {
+        assert_eq!(step, Step::Stay, "only the last key does something");
+        (dialogue, step) = dialogue.press(*key, model);
+    }
+    (dialogue, step)
+}
+
+fn typed(text: &str) -> Vec<Key> {
+    text.chars().map(Key::Char).chain([Key::Enter]).collect()
+}
+
+#[test]
+fn nodes_stand_in_the_order_of_a_points_way() {
+    let layers: Vec<Layer> = Model::new(&cluster()).nodes.iter().map(|node| node.layer).collect();
+    assert_eq!(layers, [Layer::Relay, Layer::Final, Layer::Replayer]);
+}
+
+#[test]
+fn counters_become_rates_by_the_time_that_really_passed() {
+    let mut model = Model::new(&cluster());
+    model.see(at(1), "relay-1", look(1_000, 900));
+    assert_eq!(flow_of(&model, "relay-1"), None, "one look is no rate");
+    model.see(at(3), "relay-1", look(5_000, 1_900));
+    assert_eq!(flow_of(&model, "relay-1"), Some(Flow { taken_in: 2_000, handed_on: 500, ..Flow::default() }));
+}
+
+#[test]
+fn a_node_that_started_anew_or_was_silent_has_no_rate_for_that_second() {
+    let mut model = Model::new(&cluster());
+    model.see(at(1), "relay-1", look(1_000, 1_000));
+    model.see(at(2), "relay-1", look(10, 10));
+    assert_eq!(flow_of(&model, "relay-1"), None, "the counters went back");
+    model.see(at(3), "relay-1", look(30, 30));
+    assert_eq!(flow_of(&model, "relay-1").map(|flow| flow.taken_in), Some(20));
+    model.see(at(4), "relay-1", Look { status: Err("connection refused".into()), spill: None, replay: None });
+    model.see(at(5), "relay-1", look(50, 50));
+    assert_eq!(flow_of(&model, "relay-1"), None, "nothing is known of the time before");
+}
+
+#[test]
+fn history_is_a_minute() {
+    let mut model = Model::new(&cluster());
+    for second in 0..100 {
+        model.see(at(second), "relay-1", look(second * 10, 0));
+    }
+    assert_eq!(model.nodes[0].history.len(), HISTORY);
+}
+
+#[test]
+fn the_screen_says_what_is_wrong_and_where() {
+    let mut model = Model::new(&cluster());
+    let lane = SpillLane { pending_points: 7_000, held_points: 2_000, ..SpillLane::default() };
+    let spill = SpillStatus {
+        mode: "disk_full".into(),
+        detail: "make room".into(),
+        lanes: vec![lane],
+        ..SpillStatus::default()
+    };
+    model.see(at(1), "relay-1", Look { spill: Some(spill.clone()), ..look(1_000, 0) });
+    model.see(at(2), "relay-1", Look { spill: Some(spill), ..look(3_000, 0) });
+    let sick = Verdict::Degraded { worker: "final.shard.0".into(), restarts: 4, error: "panic: index".into() };
+    model.see(at(2), "final-1", Look { status: Ok(status(sick, 0, 0)), spill: None, replay: None });
+    model.see(at(2), "replayer-1", Look { status: Err("connection refused".into()), spill: None, replay: None });
+    let shown = screen(&model, &Dialogue::Looking);
+    for part in [
+        "spillway test: 1 of 3 nodes ready",
+        "spill disk_full: make room",
+        "worker final.shard.0, 4 restarts: panic: index",
+        "no answer",
+        "connection refused",
+        "5000",
+        "r replay rate",
+    ] {
+        assert!(shown.contains(part), "{part:?} is missing in\n{shown}");
+    }
+    let relay = shown.lines().find(|line| line.contains("relay-1  ")).unwrap_or_default();
+    assert!(relay.contains("2000") && relay.contains('█'), "{relay}");
+}
+
+#[test]
+fn a_small_terminal_is_no_reason_to_fall_over() {
+    let mut model = Model::new(&cluster());
+    model.see(at(1), "replayer-1", replay(50_000, false, 10));
+    let (dialogue, _) = press(Dialogue::Looking, &[Key::Char('p')], &mut model);
+    for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 24), (300, 100)] {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
+        terminal.draw(|frame| view::draw(frame, &model, &dialogue, true)).expect("drawn");
+    }
+}
+
+#[test]
+fn a_rate_goes_out_only_after_its_effect_was_shown_and_confirmed() {
+    let mut model = Model::new(&cluster());
+    model.see(at(1), "replayer-1", replay(50_000, false, 1_000_000));
+    let keys: Vec<Key> = [Key::Char('r')].into_iter().chain(typed("100k/s")).collect();
+    let (dialogue, step) = press(Dialogue::Looking, &keys, &mut model);
+    assert_eq!(step, Step::Stay);
+    let Dialogue::Confirming { order, preview } = &dialogue else { panic!("{dialogue:?}") };
+    assert_eq!(*order, Order::Rate(100_000));
+    assert!(preview[0].contains("replayer-1") && preview[0].contains("take 10s at best"), "{preview:?}");
+    assert!(screen(&model, &dialogue).contains("spillway replay rate 100000/s"), "{}", screen(&model, &dialogue));
+    let (left, step) = press(dialogue.clone(), &[Key::Char('n')], &mut model);
+    assert_eq!((left, step), (Dialogue::Looking, Step::Stay));
+    let (sent, step) = press(dialogue, &[Key::Char('y')], &mut model);
+    assert_eq!(step, Step::Send(Order::Rate(100_000)));
+    let (sent, step) = press(sent, &[Key::Char('y')], &mut model);
+    assert_eq!(step, Step::Stay, "it is sent once");
+    assert_eq!(sent.told(vec!["done".into()]), Dialogue::Told { lines: vec!["done".into()] });
+}
+
+#[test]
+fn a_rate_that_is_none_is_refused_with_the_reason_and_can_be_mended() {
+    let mut model = Model::new(&cluster());
+    for text in ["0", "-5", "many", "1e99"] {
+        let keys: Vec<Key> = [Key::Char('r')].into_iter().chain(typed(text)).collect();
+        let (dialogue, step) = press(Dialogue::Looking, &keys, &mut model);
+        assert_eq!(step, Step::Stay);
+        assert!(matches!(&dialogue, Dialogue::Typing { wrong: Some(_), .. }), "{text}: {dialogue:?}");
+        let (dialogue, _) = press(dialogue, &[Key::Backspace], &mut model);
+        let left = text.chars().take(text.len() - 1).collect();
+        assert_eq!(dialogue, Dialogue::Typing { text: left, wrong: None });
+    }
+}
+
+#[test]
+fn p_pauses_what_runs_and_resumes_what_is_paused() {
+    for (paused, order) in [(false, Order::Pause), (true, Order::Resume)] {
+        let mut model = Model::new(&cluster());
+        model.see(at(1), "replayer-1", replay(50_000, paused, 10));
+        let (_, step) = press(Dialogue::Looking, &[Key::Char('p'), Key::Enter], &mut model);
+        assert_eq!(step, Step::Send(order));
+        assert_eq!(order.change("anna").paused, Some(!paused));
+    }
+}

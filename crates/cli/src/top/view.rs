@@ -1,0 +1,194 @@
+//! Draws the model. What is abnormal is marked by words first, and by colour where there is any.
+
+use admin_api::Verdict;
+use engine::rate;
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table, Wrap};
+
+use super::dialogue::Dialogue;
+use super::model::{Flow, HISTORY, Model, NodeView};
+use crate::amount::{bytes, count};
+use crate::status::words;
+use crate::table::{duration, millis};
+
+/// Columns of a spark line in the table of nodes.
+const SPARKS: usize = 16;
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+type Graph = (&'static str, fn(Flow) -> u64);
+const GRAPHS: [Graph; 4] = [
+    ("in", |flow| flow.taken_in),
+    ("out", |flow| flow.handed_on),
+    ("spill", |flow| flow.spilled),
+    ("replay", |flow| flow.replayed),
+];
+
+/// Draws everything. `colour`: whether the terminal shall have any.
+pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, dialogue: &Dialogue, colour: bool) {
+    let nodes = u16::try_from(model.nodes.len()).unwrap_or(u16::MAX).saturating_add(1);
+    let [head, table, detail, foot] = Layout::vertical([
+        Constraint::Length(2),
+        Constraint::Max(nodes.saturating_add(1)),
+        Constraint::Min(0),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    let total = model.nodes.len();
+    let title = format!("spillway {}: {} of {total} nodes ready", model.cluster, model.ready());
+    frame.render_widget(Paragraph::new(Line::styled(title, Style::new().add_modifier(Modifier::BOLD))), head);
+    frame.render_widget(table_of(model, colour), table);
+    if let Some(node) = model.selected() {
+        draw_detail(frame, node, detail);
+    }
+    let keys = "q quit   ↑↓ node   r replay rate   p pause or resume replay";
+    frame.render_widget(Paragraph::new(keys), foot);
+    draw_dialogue(frame, dialogue);
+}
+
+fn table_of(model: &Model, colour: bool) -> Table<'_> {
+    let heading = ["", "NODE", "LAYER", "VERDICT", "IN/S", "OUT/S", "SPILL/S", "REPLAY/S", "IN, 16 S", "QUEUE", "LAG"];
+    let head = Row::new(heading.into_iter().chain(["BACKLOG", "REASON"])).style(Modifier::BOLD);
+    let rows = model.nodes.iter().enumerate().map(|(at, node)| row(node, at == model.selected, colour));
+    let name = model.nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(4);
+    let widths = [1, u16::try_from(name.clamp(4, 24)).unwrap_or(24), 8, 10, 9, 9, 9, 9, 16, 10, 8, 9];
+    let widths = widths.map(Constraint::Length).into_iter().chain([Constraint::Fill(1)]);
+    Table::new(rows, widths).header(head).column_spacing(1)
+}
+
+fn row(node: &NodeView, selected: bool, colour: bool) -> Row<'static> {
+    let (word, reason) = said(node);
+    let flow = |of: fn(Flow) -> u64| Cell::from(node.flow().map_or("-".to_owned(), |flow| count(of(flow))));
+    let queue = node.queue();
+    let cells = [
+        Cell::from(if selected { ">" } else { "" }),
+        Cell::from(node.name.clone()),
+        Cell::from(node.layer.as_str()),
+        Cell::from(Span::styled(word, if colour { style(node) } else { Style::new() })),
+        flow(|flow| flow.taken_in),
+        flow(|flow| flow.handed_on),
+        flow(|flow| flow.spilled),
+        flow(|flow| flow.replayed),
+        Cell::from(sparks(node)),
+        Cell::from(queue.map_or("-".to_owned(), |(held, _)| bytes(held))),
+        Cell::from(queue.map_or("-".to_owned(), |(_, oldest)| millis(oldest))),
+        Cell::from(node.backlog().map_or("-".to_owned(), count)),
+        Cell::from(reason),
+    ];
+    Row::new(cells)
+}
+
+/// The word for a node, and why.
+fn said(node: &NodeView) -> (&'static str, String) {
+    match node.look.as_ref().map(|look| &look.status) {
+        None => ("asking", String::new()),
+        Some(Err(error)) => ("no answer", error.clone()),
+        Some(Ok(status)) => {
+            let (word, reason) = words(&status.verdict);
+            let spill = node.look.as_ref().and_then(|look| look.spill.as_ref()).filter(|spill| spill.mode != "ok");
+            let spill = spill.map(|spill| format!("spill {}: {}", spill.mode, spill.detail)).unwrap_or_default();
+            (word, [reason, spill].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; "))
+        }
+    }
+}
+
+fn style(node: &NodeView) -> Style {
+    match node.verdict() {
+        Some(Verdict::Ready) => Style::new().fg(Color::Green),
+        Some(Verdict::Starting | Verdict::Draining | Verdict::Overloaded { .. }) => Style::new().fg(Color::Yellow),
+        Some(Verdict::Degraded { .. }) | None => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
+    }
+}
+
+/// What came in over the last seconds, a column each; a blank for what is not known.
+fn sparks(node: &NodeView) -> String {
+    let seconds = node.history.iter().rev().take(SPARKS).rev().map(|flow| flow.map(|flow| flow.taken_in));
+    let most = seconds.clone().flatten().max().unwrap_or(0).max(1);
+    let level = |value: u64| usize::try_from(value.saturating_mul(7) / most).unwrap_or(7).min(7);
+    seconds.map(|value| value.map_or(' ', |value| BARS[level(value)])).collect()
+}
+
+fn draw_detail(frame: &mut Frame<'_>, node: &NodeView, area: Rect) {
+    let block = Block::bordered().title(format!(" {} ", node.name));
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let [graphs, text] = Layout::vertical([Constraint::Length(8), Constraint::Min(0)]).areas(inner);
+    let lines = Layout::vertical([Constraint::Length(2); 4]).split(graphs);
+    for ((name, of), line) in GRAPHS.into_iter().zip(lines.iter()) {
+        let [label, graph] = Layout::horizontal([Constraint::Length(18), Constraint::Max(60)]).areas(*line);
+        let now = node.flow().map_or("-".to_owned(), |flow| format!("{}/s", count(of(flow))));
+        frame.render_widget(Paragraph::new(format!("{name:<7}{now}")), label);
+        let missing = HISTORY.saturating_sub(node.history.len());
+        let known = node.history.iter().map(|flow| flow.map(of));
+        let values: Vec<Option<u64>> = std::iter::repeat_n(None, missing).chain(known).collect();
+        frame.render_widget(Sparkline::default().data(values), graph);
+    }
+    frame.render_widget(Paragraph::new(facts(node)).wrap(Wrap { trim: false }), text);
+}
+
+/// What else is worth knowing of a node.
+fn facts(node: &NodeView) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    let Some(look) = &node.look else { return lines };
+    if let Ok(status) = &look.status {
+        for worker in status.workers.iter().filter(|worker| worker.state != "running") {
+            let error = worker.last_error.clone().unwrap_or_default();
+            lines.push(Line::from(format!(
+                "worker {}: {}, {} restarts: {error}",
+                worker.name, worker.state, worker.restarts
+            )));
+        }
+        for peer in status.peers.iter().filter(|peer| peer.state != "up") {
+            let error = peer.last_error.clone().unwrap_or_default();
+            lines.push(Line::from(format!("peer {}: {} {error}", peer.peer, peer.state)));
+        }
+    }
+    if let Some(spill) = &look.spill {
+        let (size, quota) = (bytes(spill.bytes), bytes(spill.quota_bytes));
+        lines.push(Line::from(format!("spill: {}, {size} of {quota} {}", spill.mode, spill.detail)));
+    }
+    if let Some(replay) = &look.replay {
+        let state = if replay.settings.paused { "paused" } else { replay.limited_by.as_str() };
+        let eta = replay.eta_seconds.map(|seconds| format!(", done in {}", duration(seconds))).unwrap_or_default();
+        lines.push(Line::from(format!(
+            "replay: {} of {} allowed, limited by {state}, {} points wait{eta}",
+            rate::show(replay.rate_now),
+            rate::show(replay.settings.rate),
+            count(replay.backlog_points)
+        )));
+        lines.extend(replay.notes.iter().map(|note| Line::from(note.clone())));
+    }
+    lines
+}
+
+fn draw_dialogue(frame: &mut Frame<'_>, dialogue: &Dialogue) {
+    let (title, lines) = match dialogue {
+        Dialogue::Looking => return,
+        Dialogue::Typing { text, wrong } => {
+            let mut lines = vec![
+                format!("points per second: {text}_"),
+                "such as 50k/s, 1.5M/s, max; Enter shows what it would do, Esc leaves".to_owned(),
+            ];
+            lines.extend(wrong.clone());
+            ("replay rate", lines)
+        }
+        Dialogue::Confirming { order, preview } => {
+            let mut lines = vec![order.command()];
+            lines.extend(preview.iter().cloned());
+            lines.push("y does it, n does not".to_owned());
+            ("do this?", lines)
+        }
+        Dialogue::Sent { order } => ("sent", vec![order.command()]),
+        Dialogue::Told { lines } => ("done", lines.clone()),
+    };
+    let area = frame.area();
+    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height);
+    let width = area.width.saturating_sub(4).min(90);
+    let left = (area.width - width) / 2;
+    let place = Rect { x: left, y: area.height.saturating_sub(height + 1), width, height };
+    frame.render_widget(Clear, place);
+    let text: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
+    frame.render_widget(Paragraph::new(text).block(Block::bordered().title(format!(" {title} "))), place);
+}
