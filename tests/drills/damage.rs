@@ -2,6 +2,7 @@
 //! whole is kept, and what is gone is counted exactly. The long form is a thousand places each, against the real binaries,
 //! shared out among clusters side by side: most of the time each of them waits.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use testkit::{Feed, Fleet, Sent, eventually, one_at_a_time};
+use testkit::{Feed, Fleet, Sent, Sink, eventually, one_at_a_time};
 
 use crate::{CATCH_UP, Dice, Keys, cluster, counted, dropped, form, say, spilled, up, when};
 
@@ -218,6 +219,39 @@ fn drill_damage_of_a_final_node_is_counted_exactly() {
     side_by_side("damage_of_a_final_node", damage_a_final_node);
 }
 
+/// Points of each window as the store has them, by group and start.
+fn counts(sink: &Sink) -> BTreeMap<(String, u64), u64> {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    sink.look(|seen| {
+        let counts = seen.points.iter().filter(|((name, _), _)| name.ends_with(".count"));
+        counts
+            .filter_map(|((name, at), values)| {
+                Some(((name.split('.').nth(1)?.to_owned(), *at), values.last().copied()? as u64))
+            })
+            .collect()
+    })
+}
+
+/// What does not add up, for the message of a failure: windows as they were (without their touch), and with too much.
+fn odd(whole: &BTreeMap<(String, u64), u64>, now: &BTreeMap<(String, u64), u64>) -> String {
+    let of = |wanted: fn(u64, u64) -> bool| -> Vec<String> {
+        let some = now.iter().filter(|(window, count)| wanted(**count, whole.get(*window).copied().unwrap_or(0)));
+        some.map(|((group, at), count)| format!("{group} {at}: {count}")).collect()
+    };
+    let (same, more, fewer) =
+        (of(|now, whole| now == whole), of(|now, whole| now > whole + 1), of(|now, whole| now < whole));
+    let few = |of: &[String]| of.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+    format!(
+        "{} without a touch: {}; {} with too much: {}; {} with less: {}",
+        same.len(),
+        few(&same),
+        more.len(),
+        few(&more),
+        fewer.len(),
+        few(&fewer)
+    )
+}
+
 #[track_caller]
 fn damage_a_final_node(dice: &mut Dice, places: usize) {
     let points = POINTS;
@@ -225,10 +259,8 @@ fn damage_a_final_node(dice: &mut Dice, places: usize) {
     let mut fleet = up("damage-final", cluster);
     let sent = merged(&mut fleet, points);
     eventually(CATCH_UP, "all points in the aggregates", || when(counted(&sink) == points, counted(&sink)));
-    let windows: Vec<(String, u64)> = sink.look(|seen| {
-        let counts = seen.points.keys().filter(|(name, _)| name.ends_with(".count"));
-        counts.filter_map(|(name, at)| Some((name.split('.').nth(1)?.to_owned(), *at))).collect()
-    });
+    let whole_counts = counts(&sink);
+    let windows: Vec<(String, u64)> = whole_counts.keys().cloned().collect();
     let data = fleet.data("final-1");
     let whole = [fleet.dir().join("killed"), fleet.dir().join("stopped")];
     fleet.kill("final-1");
@@ -247,16 +279,23 @@ fn damage_a_final_node(dice: &mut Dice, places: usize) {
         let gone = eventually(CATCH_UP, "what is left and what is counted as gone to be all there was", || {
             let (gone, left) = (dropped(&api.ledger()?), counted(&sink));
             let all = left + gone == sent.lines + windows.len() as u64;
-            if all { Ok(gone) } else { Err(format!("{left} left, {gone} gone, of {} and a touch each", sent.lines)) }
+            if all {
+                return Ok(gone);
+            }
+            let odd = odd(&whole_counts, &counts(&sink));
+            Err(format!("{left} left, {gone} gone, of {} and {} touches; {odd}", sent.lines, windows.len()))
         });
         say(&format!("place {place}: {gone} points gone by {harm:?}"));
         assert!(gone <= points - least, "{least} points were written before the damage, {gone} of {points} are gone");
-        // Or the touch comes once more, to a node that was put back to before it.
-        let relay = fleet.api("relay-1");
-        eventually(CATCH_UP, "the touch to be durable", || {
-            let ledger = relay.ledger()?;
-            when(ledger.in_hand == 0 && ledger.destinations.iter().all(|to| to.in_flight == 0), ledger)
-        });
+        // Or the touch comes once more, to a node that was put back to before it: from the relay, or, if it was late and
+        // so was sent twice, from the partial node, which then has the second one still in its hands.
+        for name in ["relay-1", "partial-1"] {
+            let api = fleet.api(name);
+            eventually(CATCH_UP, "the touch to be durable, and no other copy of it on its way", || {
+                let ledger = api.ledger()?;
+                when(ledger.in_hand == 0 && ledger.destinations.iter().all(|to| to.in_flight == 0), ledger)
+            });
+        }
         fleet.kill("final-1");
     }
     fleet.restart("final-1");
