@@ -78,7 +78,8 @@ fn a_relay_that_never_returns_is_forgotten_and_its_ghost_says_so() {
     let again = spillway(&fleet, &["node", "forget", "relay-1", "--force"]);
     assert_eq!(again.status.code(), Some(0), "sent twice it is once done");
 
-    // It outlives the final node, and the others go on.
+    // It outlives the final node, and the others go on; what they spill meanwhile is replayed.
+    replay(&fleet, false);
     fleet.kill("final-1");
     fleet.restart("final-1");
     for node in ["final-1", "partial-1", "relay-2", "replayer-1"] {
@@ -100,7 +101,6 @@ fn a_relay_that_never_returns_is_forgotten_and_its_ghost_says_so() {
         let figures = fleet.api("relay-1").status()?.figures;
         when(figures.get("reading_clients") == Some(&0), figures)
     });
-    replay(&fleet, false);
     eventually(LONG, "its spill to be refused", || {
         let spill = fleet.api("relay-1").spill()?;
         let refused: u64 = spill.lanes.iter().filter_map(|lane| lane.dropped.get("duplicate_sender")).sum();

@@ -121,8 +121,9 @@ impl ReplayerControls {
                 plan.large_points
             ));
         }
-        if plan.replayers > 1 {
-            notes.push(format!("one of {} replayers: each takes its equal share of the rate", plan.replayers));
+        let replayers = machine.plan().replayers;
+        if replayers > 1 {
+            notes.push(format!("one of {replayers} replayers: each takes its equal share of the rate"));
         }
         if status.horizon_used_percent >= 80 {
             notes.push(format!(

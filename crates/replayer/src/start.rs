@@ -112,6 +112,12 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
     }));
     shared.refresh_rate(|_| {});
     let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
+    let (all, follower): (Vec<String>, _) =
+        (cluster.layer(Layer::Replayer).map(|node| node.name.clone()).collect(), Arc::clone(&shared));
+    desk.follow(move |orders| {
+        let forgotten = orders.forgotten().filter(|(name, _)| all.iter().any(|of| of == name)).count();
+        follower.set_replayers(all.len() - forgotten);
+    });
     // What a replayer sends is the relays': it has no batches of its own to prove a node with.
     let pool = (takes_batches, Kind::Free, Probe::Link);
     let observed = Arc::new(Watching(Arc::clone(&shared)));

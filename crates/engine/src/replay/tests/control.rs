@@ -119,6 +119,16 @@ fn what_cannot_be_right_is_refused_with_what_is_in_force() {
 }
 
 #[test]
+fn the_share_of_a_replayer_that_is_forgotten_goes_to_the_others() {
+    let mut replay = replay();
+    assert!(replay.set_replayers(2) && !replay.set_replayers(2));
+    let ceiling = |replay: &Replay| replay.control().bounds(replay.plan()).ceiling;
+    let half = ceiling(&replay);
+    assert!(replay.set_replayers(1));
+    assert_eq!(ceiling(&replay), 2 * half);
+}
+
+#[test]
 fn a_change_sent_twice_is_one() {
     let change = Change {
         rate: Some(7),
