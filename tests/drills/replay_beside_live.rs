@@ -6,9 +6,7 @@ use std::time::Duration;
 use admin_api::ReplayChange;
 use testkit::{Admin, Cluster, Feed, Fleet, Keep, Oracle, Probe, Sink, eventually, one_at_a_time, within};
 
-use crate::{
-    CATCH_UP, Keys, SOON, counted, expected, form, no_worker_failed, say, spilled, support, tuned, when,
-};
+use crate::{CATCH_UP, Keys, SOON, counted, expected, form, no_worker_failed, say, spilled, support, tuned, when};
 
 /// Live p99 from the client's write to the aggregate's first emission.
 const LIVE_P99: Duration = Duration::from_secs(2);

@@ -103,7 +103,8 @@ mod tests {
         record_self(&telemetry, &Verdict::Overloaded { queue_bytes: 1, lag_ms: 2 }, Duration::from_secs(1));
         record_self(&telemetry, &Verdict::Ready, Duration::from_millis(2_500));
         let text = telemetry.render_prometheus();
-        let ones: Vec<&str> = text.lines().filter(|l| l.starts_with("spillway_verdict{") && l.ends_with(" 1")).collect();
+        let ones: Vec<&str> =
+            text.lines().filter(|l| l.starts_with("spillway_verdict{") && l.ends_with(" 1")).collect();
         assert_eq!(ones, ["spillway_verdict{node=\"relay-1\",layer=\"relay\",verdict=\"ready\"} 1"]);
         assert!(text.contains("spillway_uptime_seconds{node=\"relay-1\",layer=\"relay\"} 2.5\n"), "{text}");
         assert!(text.contains("spillway_resident_bytes{"), "{text}");
