@@ -45,7 +45,7 @@ const CASES: [Case; 6] = [
         connections: 1,
         sinks: 1,
         timestamps: Timestamps::Fixed,
-        systems: &[System::Forwarder, System::Spillway, System::CarbonCRelay],
+        systems: &[System::Forwarder, System::Spillway, System::Journal, System::CarbonCRelay],
     },
     Case {
         name: "relay, 16 connections -> 4 stores, carbon_ch",

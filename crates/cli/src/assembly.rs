@@ -21,8 +21,9 @@ use crate::exit::{Exit, Failure};
 use crate::screen::Screen;
 use crate::up::UpOptions;
 
-/// How long all nodes together may take to stop; systemd's `TimeoutStopSec` is to be above this.
-const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// How long all nodes together may take to stop. `TimeoutStopSec` of the systemd unit and the grace period of the pods under
+/// `ops/` are above this.
+pub const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// A node of any layer that runs.
 enum Running {

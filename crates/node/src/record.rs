@@ -12,6 +12,9 @@ pub fn set_gauge(telemetry: &Telemetry, metric: Metric, labels: &[(&'static str,
     telemetry.gauge(metric, labels).set(value as f64);
 }
 
+/// Reasons that somebody has chosen: the cluster file's routes and rules, and an operator.
+const WANTED: [&str; 4] = ["rule", "no_route", "no_rule", "discarded"];
+
 /// Everything the ledger says.
 pub fn record_ledger(telemetry: &Telemetry, ledger: &Ledger) {
     let set = |metric, labels: &[(&'static str, String)], value| telemetry.counter(metric, labels).absolute(value);
@@ -32,13 +35,14 @@ pub fn record_ledger(telemetry: &Telemetry, ledger: &Ledger) {
         set_gauge(telemetry, Metric::UnconfirmedPoints, &labels, to.delivered_unconfirmed);
         set_gauge(telemetry, Metric::InFlightPoints, &labels, to.in_flight);
         set_gauge(telemetry, Metric::SpillPendingPoints, &labels, to.spill_pending);
-        let lost = to.dropped.iter().filter(|(reason, _)| *reason != "discarded").map(|(_, n)| n).sum();
-        set(Metric::LostPoints, &labels, lost);
         for (reason, n) in &to.dropped {
             let labels = [("destination", to.destination.clone()), ("reason", reason.clone())];
             set(Metric::DestinationDroppedPoints, &labels, *n);
         }
     }
+    let everywhere = ledger.destinations.iter().map(|to| &to.dropped).chain([&ledger.dropped]);
+    let lost = everywhere.flatten().filter(|(reason, _)| !WANTED.contains(&reason.as_str())).map(|(_, n)| n).sum();
+    set(Metric::LostPoints, &[], lost);
     let missing = ledger.unaccounted.unsigned_abs()
         + ledger.destinations.iter().map(|to| to.unaccounted.unsigned_abs()).sum::<u64>();
     set_gauge(telemetry, Metric::UnaccountedPoints, &[], missing);
@@ -95,7 +99,25 @@ fn verdict_word(verdict: &Verdict) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use admin_api::DestinationLedger;
+
     use super::*;
+
+    #[test]
+    fn lost_is_what_nobody_wanted_dropped_at_whatever_place() {
+        let telemetry = Telemetry::new("final-1", "final");
+        let lost = || telemetry.render_prometheus().lines().find_map(lost_in);
+        fn lost_in(line: &str) -> Option<u64> {
+            line.strip_prefix("spillway_lost_points_total{")?.rsplit(' ').next()?.parse().ok()
+        }
+        record_ledger(&telemetry, &Ledger::default());
+        assert_eq!(lost(), Some(0), "there before anything is lost");
+        let dropped = |pairs: &[(&str, u64)]| pairs.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect();
+        let to = DestinationLedger { dropped: dropped(&[("spill_full", 3), ("discarded", 50)]), ..Default::default() };
+        let of_node = dropped(&[("too_old", 4), ("no_route", 100), ("rule", 200), ("no_rule", 300)]);
+        record_ledger(&telemetry, &Ledger { dropped: of_node, destinations: vec![to], ..Ledger::default() });
+        assert_eq!(lost(), Some(7));
+    }
 
     #[test]
     fn exactly_the_verdict_of_now_is_one() {

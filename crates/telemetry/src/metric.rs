@@ -94,8 +94,8 @@ metrics! {
         "Time that this took";
     DestinationDroppedPoints, Counter, "destination_dropped_points_total", ["destination", "reason"],
         "Points owed to a destination and given up";
-    LostPoints, Counter, "destination_lost_points_total", ["destination"],
-        "Points owed to a destination and given up, but not by an operator; there from the start, so that its first rise is seen";
+    LostPoints, Counter, "lost_points_total", [],
+        "Points dropped, but not by a route or an operator; there from the start, so that its first rise is seen";
     UnaccountedPoints, Gauge, "unaccounted_points", [],
         "What the books miss; anything but zero is a bug";
     ConnectionsOpen, Gauge, "connections_open", [],
