@@ -126,6 +126,16 @@ metrics! {
         "Time for which clients were not read because a queue was full";
     LinkUp, Gauge, "link_up", ["peer"],
         "Whether the link to a peer is up";
+    PoolEligible, Gauge, "pool_eligible", ["layer", "peer"],
+        "1 for a peer that may get work from this node, 0 for one that health or an order keeps it from";
+    PoolLenient, Gauge, "pool_lenient", ["layer"],
+        "1 while a link that is up is enough for work, 0 while peers must have proven themselves";
+    PoolEjections, Counter, "pool_ejections_total", ["peer"],
+        "Times that a peer was put out for a while because it was far slower than the others";
+    CanariesAcked, Counter, "canaries_acked_total", ["peer"],
+        "Empty batches that came through a peer to the final layer's log and back in time";
+    CanariesFailed, Counter, "canaries_failed_total", ["peer"],
+        "Empty batches that did not, while those through another peer did";
     LinkReconnects, Counter, "link_reconnects_total", ["peer"],
         "Attempts to open a link to a peer";
     LinkInFlightBytes, Gauge, "link_in_flight_bytes", ["peer"],

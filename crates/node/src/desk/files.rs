@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use admin_api::AuditEntry;
 use engine::control::{Control, DecodeError};
+use runtime::ReplaceError;
 use thiserror::Error;
 
 const AUDIT_BYTES: u64 = 1 << 20;
@@ -59,13 +60,8 @@ impl Files {
 
     /// On disk when it returns.
     pub(super) fn save(&self, control: &Control) -> Result<(), DeskError> {
-        let (path, temporary) = (self.path("control"), self.path("control.new"));
-        let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
-        file.write_all(control.encode().as_bytes()).map_err(failed("write", &temporary))?;
-        file.sync_all().map_err(failed("sync", &temporary))?;
-        fs::rename(&temporary, &path).map_err(failed("replace", &path))?;
-        let dir = File::open(&self.dir).map_err(failed("open", &self.dir))?;
-        dir.sync_all().map_err(failed("sync", &self.dir))
+        runtime::replace_file(&self.path("control"), control.encode().as_bytes())
+            .map_err(|ReplaceError { action, path, source }| DeskError::Io { action, path, source })
     }
 
     /// Adds a line to the audit log. In memory it is kept in any case.

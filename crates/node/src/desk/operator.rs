@@ -27,10 +27,28 @@ impl Operator {
         Operator { desk, watches }
     }
 
-    /// What was given up with whom.
+    /// What was given up with whom, and the pools.
     pub fn record(&self, telemetry: &Telemetry) {
         for (node, what) in self.desk.control().forgotten() {
             crate::set_gauge(telemetry, Metric::ForgottenPoints, &[("node", node.to_owned())], what.lost_points);
+        }
+        for pool in self.all(None) {
+            let layer = ("layer", pool.layer.clone());
+            let lenient = u64::from(pool.stance == "lenient");
+            crate::set_gauge(telemetry, Metric::PoolLenient, std::slice::from_ref(&layer), lenient);
+            for node in pool.nodes {
+                let peer = ("peer", node.node);
+                let labels = [layer.clone(), peer.clone()];
+                crate::set_gauge(telemetry, Metric::PoolEligible, &labels, u64::from(node.eligible));
+                let counters = [
+                    (Metric::PoolEjections, node.ejections),
+                    (Metric::CanariesAcked, node.canaries_acked),
+                    (Metric::CanariesFailed, node.canaries_failed),
+                ];
+                for (metric, total) in counters {
+                    telemetry.counter(metric, std::slice::from_ref(&peer)).absolute(total);
+                }
+            }
         }
     }
 

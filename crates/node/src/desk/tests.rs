@@ -163,6 +163,11 @@ fn a_dry_run_changes_nothing_and_shows_what_the_order_then_does() {
     let done = operator.change_node("partial-2", NodeOrder::Drain, ask(false)).unwrap();
     assert_eq!((&dry.pools, &dry.lose, &dry.gain), (&done.pools, &done.lose, &done.gain));
     assert_eq!(seen.0.lock().unwrap().last(), Some(&vec![true, false]));
+    let telemetry = telemetry::Telemetry::new("relay-1", "relay");
+    operator.record(&telemetry);
+    let text = telemetry.render_prometheus();
+    let is_out = |line: &str| line.starts_with("spillway_pool_eligible{") && line.contains("peer=\"partial-2\"");
+    assert_eq!(text.lines().find(|line| is_out(line)).map(|line| line.ends_with(" 0")), Some(true), "{text}");
     let again = operator.change_node("partial-2", NodeOrder::Drain, ask(false)).unwrap();
     assert_eq!((again.changes, again.lose), (vec![], vec![]));
     let undone = operator.change_node("partial-2", NodeOrder::Undrain, ask(false)).unwrap();
