@@ -252,6 +252,20 @@ fn odd(whole: &BTreeMap<(String, u64), u64>, now: &BTreeMap<(String, u64), u64>)
     )
 }
 
+/// Waits until nothing of the touch is on its way: else it comes once more, to a node that was put back to before it. From the
+/// relay, or, if it was late and so was sent twice, from the partial node, which then has the second one in its hands.
+#[track_caller]
+fn touch_is_durable(fleet: &Fleet, received: u64) {
+    for (name, at_least) in [("relay-1", received), ("partial-1", 0)] {
+        let api = fleet.api(name);
+        eventually(CATCH_UP, "the touch to be durable, and no other copy of it on its way", || {
+            let ledger = api.ledger()?;
+            let is_through = ledger.in_hand == 0 && ledger.destinations.iter().all(|to| to.in_flight == 0);
+            when(is_through && ledger.received >= at_least, ledger)
+        });
+    }
+}
+
 #[track_caller]
 fn damage_a_final_node(dice: &mut Dice, places: usize) {
     let points = POINTS;
@@ -273,8 +287,12 @@ fn damage_a_final_node(dice: &mut Dice, places: usize) {
         let harm = Harm::at_random(dice, &store_files(&data.join("final")));
         let least = harm.spares(points);
         harm.inflict();
+        let received = fleet.api("relay-1").ledger().expect("books").received;
+        // Values of the place before must not be taken for those of this one.
+        sink.forget_points();
         fleet.restart("final-1");
         touch(fleet.cluster.graphite(), &windows);
+        touch_is_durable(&fleet, received + windows.len() as u64);
         let api = fleet.api("final-1");
         let gone = eventually(CATCH_UP, "what is left and what is counted as gone to be all there was", || {
             let (gone, left) = (dropped(&api.ledger()?), counted(&sink));
@@ -287,15 +305,6 @@ fn damage_a_final_node(dice: &mut Dice, places: usize) {
         });
         say(&format!("place {place}: {gone} points gone by {harm:?}"));
         assert!(gone <= points - least, "{least} points were written before the damage, {gone} of {points} are gone");
-        // Or the touch comes once more, to a node that was put back to before it: from the relay, or, if it was late and
-        // so was sent twice, from the partial node, which then has the second one still in its hands.
-        for name in ["relay-1", "partial-1"] {
-            let api = fleet.api(name);
-            eventually(CATCH_UP, "the touch to be durable, and no other copy of it on its way", || {
-                let ledger = api.ledger()?;
-                when(ledger.in_hand == 0 && ledger.destinations.iter().all(|to| to.in_flight == 0), ledger)
-            });
-        }
         fleet.kill("final-1");
     }
     fleet.restart("final-1");
