@@ -1,6 +1,7 @@
 //! What every node has in common, whatever its layer: its verdict on itself, its books, how it shows its peers and
 //! workers, and how the cluster file's settings become those of its parts.
 
+mod audit_log;
 mod books;
 pub mod desk;
 mod own_metrics;
@@ -9,6 +10,7 @@ mod settings;
 mod start_error;
 mod verdict;
 
+pub use audit_log::AuditLog;
 pub use books::{add_store_books, close_books};
 pub use own_metrics::report_own_metrics;
 pub use record::{record_ledger, record_peers, record_self, record_workers, set_gauge};

@@ -9,6 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::moment;
 use crate::order;
 use crate::screen::Screen;
+use crate::status::{rank, words};
 use crate::table::{Table, duration, millis};
 
 /// Events shown to a person.
@@ -113,30 +114,5 @@ fn urgency(node: &PoolNode) -> u8 {
 fn section(out: &mut String, screen: &Screen<'_>, title: &str, table: &Table) {
     if !table.is_empty() {
         out.push_str(&format!("\n{}\n{}", screen.bold(title), table.render()));
-    }
-}
-
-/// Who needs attention most comes first; 0 is for those that do not answer.
-fn rank(verdict: &Verdict) -> u8 {
-    match verdict {
-        Verdict::Degraded { .. } => 1,
-        Verdict::Overloaded { .. } => 2,
-        Verdict::Draining => 3,
-        Verdict::Starting => 4,
-        Verdict::Ready => 5,
-    }
-}
-
-fn words(verdict: &Verdict) -> (&'static str, String) {
-    match verdict {
-        Verdict::Starting => ("starting", String::new()),
-        Verdict::Ready => ("ready", String::new()),
-        Verdict::Overloaded { queue_bytes, lag_ms } => {
-            ("overloaded", format!("{queue_bytes} bytes queued, {} behind", millis(*lag_ms)))
-        }
-        Verdict::Degraded { worker, restarts, error } => {
-            ("degraded", format!("worker {worker}, {restarts} restarts: {error}"))
-        }
-        Verdict::Draining => ("draining", String::new()),
     }
 }
