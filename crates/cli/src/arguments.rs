@@ -8,6 +8,7 @@ use crate::exit;
 use crate::health::Health;
 use crate::node::Node;
 use crate::replay::Replay;
+use crate::rollout::Rollout;
 use crate::spill::SpillCommand;
 
 /// Runs and operates a Spillway cluster.
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     Health(Health),
     /// Take a node out of its pool, and let it in again
     Node(Node),
+    /// Whether a node may be restarted now
+    #[command(subcommand)]
+    Rollout(Rollout),
     /// See and steer the replay of what could not be delivered
     Replay(Replay),
     /// Look into the spills of the relays, and carry them

@@ -19,6 +19,7 @@ mod node;
 mod order;
 mod progress;
 mod replay;
+mod rollout;
 mod screen;
 mod spill;
 mod status;
@@ -141,6 +142,9 @@ fn dispatch(
         Command::Ledger => ledger::run(&loaded.cluster, screen),
         Command::Health(command) => {
             health::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
+        }
+        Command::Rollout(command) => {
+            rollout::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
         }
         Command::Node(command) => node::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen),
         Command::Replay(command) => {
