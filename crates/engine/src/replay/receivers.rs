@@ -13,8 +13,8 @@ use crate::wire::{Durable, NackReason, Outcome};
 
 /// A receiver that has said nothing for so long is taken for overloaded: one that does well says so twice a second.
 const SILENT: Duration = Duration::from_secs(3);
-/// Bytes that wait for a store's sender to look.
-const STORE_OUT_MAX: u64 = 1 << 20;
+/// Bytes on their way to one store: they are until its receipt comes, so this much goes at most for each receipt.
+const STORE_OUT_MAX: u64 = super::AHEAD_BYTES;
 
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
