@@ -60,10 +60,12 @@ pub(crate) fn run(
         let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
         return Err(Failure::usage(anyhow!(unknown("node", &name, &names))));
     };
-    let healths = cluster.nodes.iter().map(|node| (node, Request::health()));
-    let answers: Vec<Answer<'_, Health>> = context.client.all(healths.collect());
-    let spills = cluster.layer(Layer::Relay).map(|node| (node, Request::get(paths::SPILL)));
-    let spills: Vec<Answer<'_, SpillStatus>> = context.client.all(spills.collect());
+    let mut requests: Vec<_> = cluster.nodes.iter().map(|node| (node, Request::health())).collect();
+    requests.extend(cluster.layer(Layer::Relay).map(|node| (node, Request::get(paths::SPILL))));
+    // All at once: a node that is silent costs one deadline.
+    let mut answers = context.client.exchange(requests);
+    let spills = answers.split_off(cluster.nodes.len()).into_iter().map(Answer::decoded).collect::<Vec<_>>();
+    let answers: Vec<Answer<'_, Health>> = answers.into_iter().map(Answer::decoded).collect();
     let known = Known { health: by_name(&answers), spills: by_name(&spills) };
     let judgement = judge(cluster, target, &known);
     if screen.json {
