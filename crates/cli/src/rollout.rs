@@ -178,27 +178,15 @@ fn too_few(observer: &str, pool: &PoolStatus, target: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use admin_api::PoolNode;
 
+    use super::*;
+    use crate::tests::parsed;
+
     fn cluster(partials: u16) -> Cluster {
-        let node = |name: &str, layer: &str, port: u16| {
-            let graphite =
-                if layer == "relay" { format!("graphite = \"127.0.0.1:{}\"\n", port + 200) } else { String::new() };
-            format!(
-                "[[node]]\nname = \"{name}\"\nlayer = \"{layer}\"\nadmin = \"127.0.0.1:{port}\"\nlink = \"127.0.0.1:{}\"\n\
-                 data = \"data/{name}\"\n{graphite}\n",
-                port + 100
-            )
-        };
-        let mut text = "[cluster]\nname = \"test\"\n\n".to_owned();
-        text += &node("relay-1", "relay", 9001);
-        for n in 1..=partials {
-            text += &node(&format!("partial-{n}"), "partial", 9001 + n);
-        }
-        text += &node("final-1", "final", 9010);
-        text += "[[store]]\nname = \"c\"\naddresses = [\"127.0.0.1:2103\"]\n\n[[route]]\nglob = \"**\"\nto = [\"c\"]\n";
-        config::load("test.toml", &text).expect("a cluster").cluster
+        let partials = (1..=partials).map(|n| (format!("partial-{n}"), "partial"));
+        let others = [("relay-1".to_owned(), "relay"), ("final-1".to_owned(), "final")];
+        parsed(others.into_iter().chain(partials))
     }
 
     fn pool(eligible: &[(&str, bool)], floor: usize) -> PoolStatus {
