@@ -8,6 +8,7 @@ mod arguments;
 pub mod assembly;
 mod client;
 mod cluster_file;
+mod console;
 mod context;
 mod exit;
 mod explain;
@@ -25,6 +26,7 @@ mod table;
 mod tests;
 mod top;
 pub mod up;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -116,17 +118,12 @@ fn dispatch(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     screen.json = arguments.json;
-    match &arguments.command {
-        Command::Completions { shell } => return manual::completions(*shell, screen),
-        Command::Man { directory } => return manual::man(directory, screen),
-        Command::Up { .. }
-        | Command::Status
-        | Command::Ledger
-        | Command::Replay(_)
-        | Command::Spill(_)
-        | Command::Node(_)
-        | Command::Config(_)
-        | Command::Explain { .. } => {}
+    // These need no cluster file.
+    if let Command::Completions { shell } = &arguments.command {
+        return manual::completions(*shell, screen);
+    }
+    if let Command::Man { directory } = &arguments.command {
+        return manual::man(directory, screen);
     }
     let (path, chosen) = cluster_file::locate(arguments.config, environment.config_variable.as_ref())?;
     let loaded = match cluster_file::read(&path, screen)? {
@@ -141,6 +138,7 @@ fn dispatch(
         Command::Up { node } => up::run(loaded, &node, screen.json, up),
         Command::Status => status::run(&loaded.cluster, screen),
         Command::Top => top::run(&loaded.cluster, environment.by.clone(), screen),
+        Command::Console(options) => console::run(loaded.cluster, options, &environment.by, screen),
         Command::Ledger => ledger::run(&loaded.cluster, screen),
         Command::Replay(command) => {
             replay::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)

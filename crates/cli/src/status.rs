@@ -204,7 +204,7 @@ fn runs(worker: &WorkerStatus) -> bool {
 }
 
 /// Who needs attention most comes first; 0 is for those that do not answer.
-fn rank(verdict: &Verdict) -> u8 {
+pub(crate) fn rank(verdict: &Verdict) -> u8 {
     match verdict {
         Verdict::Degraded { .. } => 1,
         Verdict::Overloaded { .. } => 2,

@@ -96,7 +96,10 @@ mod tests {
         // Nothing can be created under the name of the new one.
         fs::create_dir(directory.join("settings.json.new")).unwrap();
         let error = replace_file(&path, b"new").unwrap_err();
-        assert!(error.to_string().starts_with("create /") && error.to_string().contains("settings.json.new"), "{error}");
+        assert!(
+            error.to_string().starts_with("create /") && error.to_string().contains("settings.json.new"),
+            "{error}"
+        );
         assert_eq!(fs::read(&path).unwrap(), b"old");
         let error = replace_file(&directory.join("none/settings.json"), b"new").unwrap_err();
         assert_eq!((error.action, error.source.kind()), ("create", io::ErrorKind::NotFound));

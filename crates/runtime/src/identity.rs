@@ -150,8 +150,11 @@ impl DataDir {
     /// On disk when it returns.
     fn persist(path: &Path, sender: u64, epoch: u32) -> Result<(), IdentityError> {
         let text = format!("spillway identity 1\nsender {sender:016x}\nepoch {epoch}\n");
-        replace_file(path, text.as_bytes())
-            .map_err(|ReplaceError { action, path, source }| IdentityError::Io { action, path, source })
+        replace_file(path, text.as_bytes()).map_err(|ReplaceError { action, path, source }| IdentityError::Io {
+            action,
+            path,
+            source,
+        })
     }
 }
 

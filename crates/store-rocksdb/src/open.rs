@@ -211,7 +211,8 @@ fn open_listed(
 
 /// RocksDB's words about what it was reading. A place that cannot be read is damage; a disk that takes no writes is not,
 /// and what is on it may be there again when it does.
-const READING: [&str; 5] = ["While reading", "While pread", "for sequentially reading", "for random read", "While prefetch"];
+const READING: [&str; 5] =
+    ["While reading", "While pread", "for sequentially reading", "for random read", "While prefetch"];
 
 /// What another step of the ladder may overcome. Running out of memory or of descriptors is none of that.
 pub(crate) fn is_damage(error: &StoreError) -> bool {

@@ -1,7 +1,6 @@
 //! Keys, and what they lead to. An order goes out only after its preview was seen and confirmed.
 
-use super::model::Model;
-use super::order::Order;
+use crate::watch::{Model, Order};
 use engine::rate;
 
 /// A key, as far as anything here listens to it.

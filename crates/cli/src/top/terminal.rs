@@ -2,25 +2,20 @@
 
 use std::time::Duration;
 
-use admin_api::{ReplayStatus, SpillStatus, Status, paths};
 use anyhow::Context as _;
-use config::{Cluster, Layer, Node};
+use config::Cluster;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use runtime::Clock;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::dialogue::{Dialogue, Key, Step};
-use super::model::{Look, Model};
-use super::order::Order;
 use super::view;
-use crate::client::{Answer, Client, Request, complaint, exchange_all};
-use engine::rate;
+use crate::client::Client;
+use crate::watch::{ASK_EVERY, Model, Order, Outcome, look, send};
 
 /// Keys are looked for so often.
 const KEYS_EVERY: Duration = Duration::from_millis(50);
-/// Nodes are asked so often.
-const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// # Errors
 /// When the terminal does not do what it is told.
@@ -62,7 +57,7 @@ impl Top<'_> {
                         match step {
                             Step::Stay => {}
                             Step::Quit => return Ok(()),
-                            Step::Send(order) => ordering.set(Some(send(cluster, order, self.by.clone()))),
+                            Step::Send(order) => ordering.set(Some(told(cluster, order, self.by.clone()))),
                         }
                     }
                 }
@@ -122,53 +117,7 @@ fn known(code: KeyCode) -> Option<Key> {
     }
 }
 
-/// Asks every node everything, at once.
-async fn look(cluster: &Cluster) -> Vec<(&str, Look)> {
-    let of = |layers: &'static [Layer], path: &'static str| {
-        cluster.nodes.iter().filter(|node| layers.contains(&node.layer)).map(move |node| (node, Request::get(path)))
-    };
-    let mut requests: Vec<(&Node, Request)> =
-        cluster.nodes.iter().map(|node| (node, Request::get(paths::STATUS))).collect();
-    let nodes = requests.len();
-    requests.extend(of(&[Layer::Relay], paths::SPILL));
-    let spills = requests.len();
-    requests.extend(of(&[Layer::Replayer, Layer::Final], paths::REPLAY));
-    let mut answers = exchange_all(requests).await;
-    let replays: Vec<Answer<'_, ReplayStatus>> = answers.split_off(spills).into_iter().map(Answer::decoded).collect();
-    let spills: Vec<Answer<'_, SpillStatus>> = answers.split_off(nodes).into_iter().map(Answer::decoded).collect();
-    let looks = answers.into_iter().map(|answer| {
-        let node = answer.node;
-        let look = Look {
-            status: answer.decoded::<Status>().result.map_err(|fault| fault.to_string()),
-            spill: of_node(&spills, node),
-            replay: of_node(&replays, node),
-        };
-        (node.name.as_str(), look)
-    });
-    looks.collect()
-}
-
-fn of_node<T: Clone>(answers: &[Answer<'_, T>], node: &Node) -> Option<T> {
-    let answer = answers.iter().find(|answer| answer.node.name == node.name)?;
-    answer.result.as_ref().ok().cloned()
-}
-
-/// Sends an order to all nodes that replay, and says what each made of it.
-async fn send(cluster: &Cluster, order: Order, by: String) -> Vec<String> {
-    let change = order.change(&by);
-    let replaying = cluster.nodes.iter().filter(|node| matches!(node.layer, Layer::Replayer | Layer::Final));
-    let requests = replaying.map(|node| Request::put(paths::REPLAY, &change).map(|request| (node, request)));
-    match requests.collect::<anyhow::Result<Vec<_>>>() {
-        Ok(requests) => exchange_all(requests).await.into_iter().map(|answer| outcome(answer.decoded())).collect(),
-        Err(error) => vec![format!("{error:#}")],
-    }
-}
-
-fn outcome(answer: Answer<'_, ReplayStatus>) -> String {
-    let name = &answer.node.name;
-    match answer.result {
-        Ok(replay) if replay.settings.paused => format!("{name}: paused"),
-        Ok(replay) => format!("{name}: up to {}", rate::show(replay.settings.rate)),
-        Err(fault) => complaint(name, &fault).trim_end().to_owned(),
-    }
+/// Sends an order, and says what each node made of it, a line a node.
+async fn told(cluster: &Cluster, order: Order, by: String) -> Vec<String> {
+    send(cluster, order, &by).await.iter().map(Outcome::line).collect()
 }

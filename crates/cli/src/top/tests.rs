@@ -8,9 +8,8 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::dialogue::{Dialogue, Key, Step};
-use super::model::{Flow, HISTORY, Look, Model, NodeView};
-use super::order::Order;
 use super::view;
+use crate::watch::{Flow, HISTORY, Look, Model, NodeView, Order};
 
 fn cluster() -> Cluster {
     let node = |name: &str, layer: &str, port: u16| {
@@ -96,7 +95,10 @@ fn counters_become_rates_by_the_time_that_really_passed() {
     model.see(at(1), "relay-1", look(1_000, 900));
     assert_eq!(flow_of(&model, "relay-1"), None, "one look is no rate");
     model.see(at(3), "relay-1", look(5_000, 1_900));
-    assert_eq!(flow_of(&model, "relay-1"), Some(Flow { taken_in: 2_000, handed_on: 500, ..Flow::default() }));
+    assert_eq!(
+        flow_of(&model, "relay-1"),
+        Some(Flow { taken_in: 2_000, handed_on: 500, to_stores: 500, ..Flow::default() })
+    );
 }
 
 #[test]

@@ -9,10 +9,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table, Wrap};
 
 use super::dialogue::Dialogue;
-use super::model::{Flow, HISTORY, Model, NodeView};
 use crate::amount::{bytes, count};
 use crate::status::words;
 use crate::table::{duration, millis};
+use crate::watch::{Flow, HISTORY, Model, NodeView};
 
 /// Columns of a spark line in the table of nodes.
 const SPARKS: usize = 16;

@@ -223,7 +223,10 @@ fn a_batch_of_any_size_never_lets_the_log_be_switched_without_a_sync() {
         };
         for round in 0..3_u8 {
             for n in 0..small {
-                write(&mut store, &put(&[[0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87][n % 8], round], &[1; 64 << 10]));
+                write(
+                    &mut store,
+                    &put(&[[0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87][n % 8], round], &[1; 64 << 10]),
+                );
             }
             write(&mut store, &large);
         }

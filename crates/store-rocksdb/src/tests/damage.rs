@@ -205,7 +205,9 @@ fn a_place_that_cannot_be_read_is_damage_and_one_that_cannot_be_written_is_not()
         let error = StoreError::Io { doing: "open", source: io::Error::other(text.to_owned()) };
         assert_eq!(crate::open::is_damage(&error), expected, "{text}");
     };
-    for reading in ["While pread offset 0 len 53", "While reading file sequentially", "While open a file for random read"] {
+    for reading in
+        ["While pread offset 0 len 53", "While reading file sequentially", "While open a file for random read"]
+    {
         check(&format!("IO error: Input/output error: {reading}: /x/000010.sst"), true);
     }
     for writing in ["While appending to file", "While fdatasync", "While fsync", "While open a file for appending"] {

@@ -1,8 +1,8 @@
 //! Damage to the tables and the list of a store of which some families have records in the log only.
 
 use super::*;
-use std::collections::BTreeSet;
 use crate::survey::survey;
+use std::collections::BTreeSet;
 
 const LANES: Options = Options { families: b"\x80\x81\x82", ..AMPLE };
 const RECORDS: u32 = 300;
@@ -183,6 +183,9 @@ fn a_damaged_log_beside_a_damaged_table_gives_what_is_whole_of_it() {
         .filter(|n| store.get(&key(*n)).unwrap().is_none())
         .collect();
     // A block of 32 KiB holds some 24 batches.
-    assert!((1..=26).contains(&lost.len()) && lost.iter().max().unwrap() - lost.iter().min().unwrap() <= 26, "{lost:?}");
+    assert!(
+        (1..=26).contains(&lost.len()) && lost.iter().max().unwrap() - lost.iter().min().unwrap() <= 26,
+        "{lost:?}"
+    );
     assert_eq!(store.get(b"books").unwrap().as_deref(), Some(&(RECORDS - 1).to_be_bytes()[..]));
 }

@@ -9,7 +9,7 @@ use crate::table::duration;
 
 /// One order, to all nodes that replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     Rate(u64),
     Pause,
     Resume,
@@ -17,7 +17,7 @@ pub(super) enum Order {
 
 impl Order {
     /// In the words of the command that does the same.
-    pub(super) fn command(self) -> String {
+    pub(crate) fn command(self) -> String {
         match self {
             Order::Rate(points) => format!("spillway replay rate {}", rate::show(points)),
             Order::Pause => "spillway replay pause".to_owned(),
@@ -25,7 +25,7 @@ impl Order {
         }
     }
 
-    pub(super) fn change(self, by: &str) -> ReplayChange {
+    pub(crate) fn change(self, by: &str) -> ReplayChange {
         let change = ReplayChange { by: by.to_owned(), ..ReplayChange::default() };
         match self {
             Order::Rate(points) => ReplayChange { rate: Some(points), ..change },
@@ -35,7 +35,7 @@ impl Order {
     }
 
     /// What it would change, a line a node; nodes on which it changes nothing say so.
-    pub(super) fn preview(self, model: &Model) -> Vec<String> {
+    pub(crate) fn preview(self, model: &Model) -> Vec<String> {
         let lines: Vec<String> =
             model.replays().map(|(node, replay)| format!("{}: {}", node.name, self.effect(replay))).collect();
         if lines.is_empty() { vec!["no node that replays answers: nothing would change".to_owned()] } else { lines }
