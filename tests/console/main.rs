@@ -16,13 +16,16 @@ use testkit::{Cluster, Feed, Feeding, Fleet, Keep, Process, Sink, TempDir, event
 
 /// On a machine that does something else as well.
 const SOON: Duration = Duration::from_secs(30);
+/// Until a backlog has grown, or is gone.
+const LONG: Duration = Duration::from_secs(90);
 /// Points a second: little, for two cores that also run a browser and eight processes.
 const LOAD: u64 = 2_000;
 /// A picture of text, boxes and lines has hundreds; a blank page has one or two.
 const COLOURS_MIN: u64 = 60;
 const RULE: &str = "[[rule]]\nname = \"load\"\nglob = \"load.**\"\noutput = \"all.load.{function}\"\n\
     interval = \"1s\"\ngrace = \"0s\"\nfunctions = [\"sum\", \"count\"]\nto = [\"carbon\"]\n";
-const REPLAY: &str = "[replay]\nrate = \"50k/s\"\nadaptive = false\n";
+/// What cannot be delivered is spilled soon.
+const REPLAY: &str = "[replay]\nrate = \"50k/s\"\nadaptive = false\n[send]\nack_timeout = \"1s\"\nbatch = \"16KiB\"\n";
 
 const ENTER: &str = "\u{e007}";
 const ESCAPE: &str = "\u{e00c}";
@@ -80,7 +83,6 @@ impl Stage {
     fn shot(&self, name: &str) {
         let file = pictures().join(format!("{name}.png"));
         let colours = self.browser.screenshot(&file);
-        println!("{}: {colours} colours", file.display());
         assert!(colours >= COLOURS_MIN, "{} has {colours} colours", file.display());
     }
 
@@ -109,6 +111,7 @@ fn an_operator_sees_the_cluster_and_steers_replay_from_the_page() {
     changes_the_rate(&stage);
     pauses_by_keys(&stage);
     sees_a_killed_node_first(&mut stage);
+    sees_the_spill_and_the_replay(&mut stage);
     assert_eq!(stage.browser.errors(), Vec::<String>::new(), "in the browser's console");
     hears_of_the_console_s_own_end(stage);
 }
@@ -227,6 +230,48 @@ fn sees_a_killed_node_first(stage: &mut Stage) {
     stage.browser.screen(390, 844, "dark");
     stage.fits("phone-killed");
     stage.shot("phone-killed");
+}
+
+/// Without a partial node the relay spills; back, and let go on from the page, the replayer brings all of it.
+fn sees_the_spill_and_the_replay(stage: &mut Stage) {
+    stage.browser.screen(1280, 800, "light");
+    stage.fleet.kill("partial-1");
+    eventually(LONG, "points on the way into the spill", || {
+        let rate = stage.rate_on("relay_spill");
+        when(rate > 0, rate)
+    });
+    eventually(LONG, "points that wait", || {
+        let waiting = stage.browser.text("[data-box=spill]");
+        when(waiting.contains("points wait"), waiting)
+    });
+    eventually(LONG, "enough of them to see their replay", || {
+        let waiting = stage.browser.run("return state.history.pending.at(-1)");
+        when(waiting.as_u64().is_some_and(|points| points > 10 * LOAD), waiting)
+    });
+    stage.shot("spilling");
+    stage.fleet.restart("partial-1");
+    stage.browser.press("p");
+    eventually(SOON, "the preview", || {
+        let said = stage.browser.text("#order-lines");
+        when(said.contains("replayer-1: goes on at up to"), said)
+    });
+    stage.browser.press(ENTER);
+    eventually(LONG, "a rate on the arrow of the replay", || {
+        let rate = stage.rate_on("replay_partial");
+        when(rate > 0, rate)
+    });
+    stage.browser.press(ESCAPE);
+    eventually(LONG, "an empty spill", || {
+        let waiting = stage.browser.text("[data-box=spill]");
+        when(waiting.contains("empty"), waiting)
+    });
+    // A whole page, charts and changes with it.
+    stage.browser.screen(1280, 1500, "light");
+    eventually(SOON, "the screen's size", || {
+        let inner = stage.browser.run("return innerHeight");
+        when(inner == 1500, inner)
+    });
+    stage.shot("replayed");
 }
 
 fn hears_of_the_console_s_own_end(stage: Stage) {

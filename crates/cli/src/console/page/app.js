@@ -63,7 +63,8 @@ const css = (verdict) => (verdict === "no answer" ? "none" : verdict);
 
 // Boxes: [x, y, width, height]. Edges: points of the line, and where its label stands.
 const WIDE = {
-  size: [1120, 292],
+  size: [1120, 300],
+  top: -12,
   boxes: {
     clients: [6, 62, 104, 72], relay: [226, 50, 170, 96], partial: [490, 50, 170, 96], final: [754, 50, 170, 96],
     stores: [1018, 50, 98, 96], spill: [226, 206, 170, 78], replayer: [490, 206, 170, 78],
@@ -73,7 +74,7 @@ const WIDE = {
     relay_partial: [[[396, 98], [490, 98]], [441, 84]],
     partial_final: [[[660, 98], [754, 98]], [705, 84]],
     final_stores: [[[924, 98], [1018, 98]], [969, 84]],
-    relay_stores: [[[311, 50], [311, 20], [1080, 20], [1080, 50]], [705, 25]],
+    relay_stores: [[[311, 50], [311, 20], [1080, 20], [1080, 50]], [705, 9]],
     relay_spill: [[[280, 146], [280, 206]], [311, 181]],
     spill_replay: [[[396, 245], [490, 245]], null],
     replay_partial: [[[575, 206], [575, 146]], [575, 181]],
@@ -82,6 +83,7 @@ const WIDE = {
 };
 const TALL = {
   size: [360, 590],
+  top: 0,
   boxes: {
     clients: [4, 4, 168, 46], relay: [4, 112, 168, 84], partial: [4, 258, 168, 84], final: [4, 404, 168, 84],
     stores: [4, 540, 352, 46], spill: [222, 112, 134, 84], replayer: [222, 258, 134, 84],
@@ -121,6 +123,8 @@ function layerBox(title, layer) {
   const kind = css(worst(nodes));
   const lines = [[`${MARKS[kind] ?? ""} ${ready} of ${nodes.length} ready`, kind]];
   if (ready < nodes.length) lines.push([`${nodes[0].name} ${nodes[0].verdict}`, kind]);
+  const queue = nodes.reduce((sum, node) => sum + (node.queue_bytes ?? 0), 0);
+  if (layer === "relay" || layer === "partial") lines.push([`${bytes(queue)} on the way`, ""]);
   return { title, lines, kind };
 }
 
@@ -194,7 +198,7 @@ function drawFlow() {
   const tall = matchMedia("(max-width: 640px)").matches;
   const layout = tall ? TALL : WIDE;
   const boxes = {
-    clients: { title: "Clients", lines: [["Graphite lines", ""]], kind: "" },
+    clients: { title: "Clients", lines: [["Graphite", ""]], kind: "" },
     relay: layerBox("Relay", "relay"), partial: layerBox("Partial", "partial"), final: layerBox("Final", "final"),
     stores: storesBox(), spill: spillBox(), replayer: replayerBox(),
   };
@@ -202,7 +206,7 @@ function drawFlow() {
   const { replay_partial: some, replay_stores: others } = state.flow;
   const rates = { ...state.flow, spill_replay: some === null && others === null ? null : (some ?? 0) + (others ?? 0) };
   const picture = $("picture");
-  picture.setAttribute("viewBox", `0 0 ${layout.size.join(" ")}`);
+  picture.setAttribute("viewBox", `0 ${layout.top} ${layout.size.join(" ")}`);
   picture.replaceChildren(
     ...Object.entries(layout.edges).map(([name, edge]) => drawEdge(name, edge, rates[name] ?? null)),
     ...Object.entries(layout.boxes).map(([name, at]) => drawBox(name, at, boxes[name])));
@@ -310,7 +314,7 @@ function drawReplay() {
   }
   const backlog = replayers.reduce((most, node) => Math.max(most, node.replay.backlog_points), 0);
   const rates = new Set(nodes.map((node) => node.replay.rate));
-  const parts = [`limited by ${main.limited_by}`];
+  const parts = [main.limited_by === "idle" ? "idle" : `limited by ${main.limited_by}`];
   if (rates.size > 1) parts.push("nodes differ: " + nodes.map((node) => `${node.name} ${ceiling(node.replay.rate)}`).join(", "));
   parts.push(backlog ? `${count(backlog)} points wait` : "nothing waits");
   if (backlog && main.eta_seconds !== null) parts.push(`done in ${duration(main.eta_seconds)}`);
