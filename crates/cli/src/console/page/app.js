@@ -75,7 +75,7 @@ const WIDE = {
     partial_final: [[[660, 98], [754, 98]], [705, 84]],
     final_stores: [[[924, 98], [1018, 98]], [969, 84]],
     relay_stores: [[[311, 50], [311, 20], [1080, 20], [1080, 50]], [705, 9]],
-    relay_spill: [[[280, 146], [280, 206]], [311, 181]],
+    relay_spill: [[[266, 146], [266, 206]], [312, 181]],
     spill_replay: [[[396, 245], [490, 245]], null],
     replay_partial: [[[575, 206], [575, 146]], [575, 181]],
     replay_stores: [[[660, 245], [1067, 245], [1067, 146]], [860, 250]],
@@ -314,7 +314,8 @@ function drawReplay() {
   }
   const backlog = replayers.reduce((most, node) => Math.max(most, node.replay.backlog_points), 0);
   const rates = new Set(nodes.map((node) => node.replay.rate));
-  const parts = [main.limited_by === "idle" ? "idle" : `limited by ${main.limited_by}`];
+  const word = ["idle", "paused"].includes(main.limited_by);
+  const parts = main.paused ? [] : [word ? main.limited_by : `limited by ${main.limited_by}`];
   if (rates.size > 1) parts.push("nodes differ: " + nodes.map((node) => `${node.name} ${ceiling(node.replay.rate)}`).join(", "));
   parts.push(backlog ? `${count(backlog)} points wait` : "nothing waits");
   if (backlog && main.eta_seconds !== null) parts.push(`done in ${duration(main.eta_seconds)}`);
