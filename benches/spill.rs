@@ -169,7 +169,7 @@ fn read_back(path: &Path, rounds: u64) -> Duration {
     let start = Instant::now();
     let mut read = 0;
     let mut grant = spill.grant(1, &request).expect("no glob");
-    while let Some((from, to)) = spill.grant_range(&mut grant) {
+    while let Some((from, to)) = spill.grant_range(&mut grant, &|_| None) {
         let scanned =
             store.scan(
                 &from,

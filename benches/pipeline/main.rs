@@ -6,7 +6,7 @@
 //!
 //!   cargo bench --bench pipeline              `SPILLWAY_BENCH_LINES` (default 4000000) lines a run
 //!   cargo bench --bench pipeline -- stores    only cases whose name contains `stores`
-//!   cargo bench --bench pipeline -- latency   only how long a point takes at half load
+//!   cargo bench --bench pipeline -- latency   only how long a point takes at half load, and what full load is
 #![allow(
     clippy::disallowed_methods,
     reason = "a driver of processes: its clock is the wall's, its threads end with it"
@@ -45,7 +45,7 @@ const CASES: [Case; 6] = [
         connections: 1,
         sinks: 1,
         timestamps: Timestamps::Fixed,
-        systems: &[System::Forwarder, System::Spillway, System::CarbonCRelay],
+        systems: &[System::Forwarder, System::Spillway, System::Journal, System::CarbonCRelay],
     },
     Case {
         name: "relay, 16 connections -> 4 stores, carbon_ch",
@@ -96,13 +96,20 @@ fn main() -> ExitCode {
     }
     let wanted = arguments.iter().find(|argument| !argument.starts_with("--"));
     let lines = std::env::var("SPILLWAY_BENCH_LINES").ok().and_then(|text| text.parse().ok()).unwrap_or(4_000_000_u64);
-    let cases: Vec<&Case> =
-        CASES.iter().filter(|case| wanted.is_none_or(|wanted| case.name.contains(wanted.as_str()))).collect();
+    let latency = wanted.is_some_and(|wanted| wanted == "latency");
+    let cases: Vec<&Case> = CASES
+        .iter()
+        .filter(|case| wanted.is_none_or(|wanted| case.name.contains(wanted.as_str())))
+        .chain(CASES.iter().filter(|case| latency && case.shape == Shape::Aggregate))
+        .collect();
     let mut figures: Vec<Vec<Vec<Figure>>> =
         cases.iter().map(|case| case.systems.iter().map(|_| Vec::new()).collect()).collect();
     for round in 1..=ROUNDS {
         for (case, of_case) in cases.iter().zip(&mut figures) {
             for (system, of_system) in case.systems.iter().zip(of_case) {
+                if latency && *system != System::Spillway {
+                    continue;
+                }
                 match run(case, *system, lines) {
                     Ok(figure) => of_system.push(figure),
                     Err(why) => println!("round {round}, {}, {}: {why}", case.name, system.name()),
@@ -114,7 +121,7 @@ fn main() -> ExitCode {
     for (case, of_case) in cases.iter().zip(&figures) {
         table::print(case.name, case.systems, of_case);
     }
-    if wanted.is_none_or(|wanted| wanted == "latency") {
+    if latency || wanted.is_none() {
         let aggregated = cases.iter().zip(&figures).find(|(case, _)| case.shape == Shape::Aggregate);
         // The second row is ours.
         let full = aggregated.and_then(|(_, of_case)| of_case.get(1)).and_then(|figures| table::throughput(figures));

@@ -30,7 +30,7 @@ fn fleet(name: &str, cluster: testkit::Cluster, node: &str, below: &str) -> Opti
 #[track_caller]
 fn live_goes_on(fleet: &Fleet) {
     let relay = fleet.api("relay-1");
-    let rate = rate_of(Duration::from_secs(form(3, 60)), || relay.ledger().expect("the relay answers").received);
+    let rate = rate_of(Duration::from_secs(form(3, 20)), || relay.ledger().expect("the relay answers").received);
     say(&format!("{rate:.0} points/s meanwhile"));
     #[allow(clippy::cast_precision_loss, reason = "a rate")]
     let least = RATE as f64 * 0.8;

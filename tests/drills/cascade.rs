@@ -54,7 +54,7 @@ fn drill_cascade_of_all_aggregators_is_outlived_within_bounded_memory() {
         let pending = spilled(&fleet, "relay-1")?;
         when(pending > 0, pending)
     });
-    let taken = rate_of(Duration::from_secs(form(4, 120)), || feed.lines());
+    let taken = rate_of(Duration::from_secs(form(4, 60)), || feed.lines());
     assert!(taken >= rate as f64 * 0.8, "the relay took {taken:.0} of {rate} points/s while all aggregators were away");
     for node in order.iter().rev() {
         fleet.restart(node);

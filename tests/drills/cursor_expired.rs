@@ -52,7 +52,7 @@ fn drill_cursor_expired_gaps_are_exact_and_the_replay_goes_on() {
     let (sink, cluster) = cluster(1, 1, 1, keys);
     let mut fleet = up("cursor-expired", cluster);
     let relay = fleet.api("relay-1");
-    let sent = backlog(&mut fleet, form(200_000, 5_000_000));
+    let sent = backlog(&mut fleet, form(200_000, 2_000_000));
 
     // Given up by an operator: refused without force, told beforehand, and then exactly that.
     let status = relay.spill().expect("the spill's status");

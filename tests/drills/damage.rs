@@ -1,7 +1,8 @@
 //! Bytes flip and files end too early, in a spill and in a final node's data. Whatever the place: the node starts, what is
-//! whole is kept, and what is gone is counted exactly. The thousand places of one store are the store's own tests; here are
-//! some, against the real binaries.
+//! whole is kept, and what is gone is counted exactly. The long form is a thousand places each, against the real binaries,
+//! shared out among clusters side by side: most of the time each of them waits.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use testkit::{Feed, Fleet, Sent, eventually, one_at_a_time};
+use testkit::{Feed, Fleet, Sent, Sink, eventually, one_at_a_time};
 
 use crate::{CATCH_UP, Dice, Keys, cluster, counted, dropped, form, say, spilled, up, when};
 
@@ -87,19 +88,41 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     assert!(status.success(), "cp -a {} {}: {status}", from.display(), to.display());
 }
 
+/// Points of one cluster.
+const POINTS: u64 = 100_000;
+
+/// Runs `damage` for clusters side by side, each with dice of its own and its share of the places.
+#[track_caller]
+fn side_by_side(drill: &str, damage: fn(&mut Dice, usize)) {
+    let _turn = one_at_a_time();
+    let mut dice = Dice::new(drill);
+    let (clusters, places) = form((1, 8), (16, 63));
+    std::thread::scope(|scope| {
+        for _ in 0..clusters {
+            let mut dice = dice.more();
+            scope.spawn(move || damage(&mut dice, places));
+        }
+    });
+    say(&format!("{drill}: {} places", clusters * places));
+}
+
 #[test]
 fn drill_damage_of_a_spill_is_counted_exactly() {
-    let _turn = one_at_a_time();
-    let mut dice = Dice::new("damage");
-    let points = form(100_000, 1_000_000);
+    side_by_side("damage", damage_a_spill);
+}
+
+#[track_caller]
+fn damage_a_spill(dice: &mut Dice, places: usize) {
+    let points = POINTS;
     let keys = Keys { replay: "rate = \"500000/s\"\nlarge = 100000000", ..Keys::default() };
     let (sink, cluster) = cluster(1, 1, 1, keys);
     let mut fleet = up("damage", cluster);
     fleet.kill("partial-1");
     // Nothing may take anything away while the same spill is damaged again and again.
     fleet.kill("replayer-1");
-    // Over some seconds: what is written to disk at once is lost at once.
-    let feed = Feed::new(fleet.cluster.graphite(), points / 5).start();
+    // Over ten seconds: what is written to disk at once is lost at once, and the first write has all that waited for an
+    // eligible peer, more than a second's.
+    let feed = Feed::new(fleet.cluster.graphite(), points / 10).start();
     feed.set_limit(points);
     eventually(CATCH_UP, "all of it in the spill", || {
         let pending = spilled(&fleet, "relay-1")?;
@@ -117,14 +140,14 @@ fn drill_damage_of_a_spill_is_counted_exactly() {
     copy(&data, &whole[1]);
 
     let mut missing = 0;
-    for place in 0..form(8, 200) {
+    for place in 0..places {
         copy(&whole[place % 2], &data);
-        let harm = Harm::at_random(&mut dice, &store_files(&data.join("spill")));
+        let harm = Harm::at_random(dice, &store_files(&data.join("spill")));
         let least = harm.spares(points);
         harm.inflict();
         fleet.restart("relay-1");
         missing = check(&fleet, points);
-        say(&format!("place {place}: {missing} points gone"));
+        say(&format!("place {place}: {missing} points gone by {harm:?}"));
         assert!(
             missing <= points - least,
             "{least} points were written before the damage, {missing} of {points} are gone"
@@ -193,17 +216,65 @@ fn touch(to: SocketAddr, windows: &[(String, u64)]) {
 
 #[test]
 fn drill_damage_of_a_final_node_is_counted_exactly() {
-    let _turn = one_at_a_time();
-    let mut dice = Dice::new("damage_of_a_final_node");
-    let points = form(100_000, 1_000_000);
+    side_by_side("damage_of_a_final_node", damage_a_final_node);
+}
+
+/// Points of each window as the store has them, by group and start.
+fn counts(sink: &Sink) -> BTreeMap<(String, u64), u64> {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    sink.look(|seen| {
+        let counts = seen.points.iter().filter(|((name, _), _)| name.ends_with(".count"));
+        counts
+            .filter_map(|((name, at), values)| {
+                Some(((name.split('.').nth(1)?.to_owned(), *at), values.last().copied()? as u64))
+            })
+            .collect()
+    })
+}
+
+/// What does not add up, for the message of a failure: windows as they were (without their touch), and with too much.
+fn odd(whole: &BTreeMap<(String, u64), u64>, now: &BTreeMap<(String, u64), u64>) -> String {
+    let of = |wanted: fn(u64, u64) -> bool| -> Vec<String> {
+        let some = now.iter().filter(|(window, count)| wanted(**count, whole.get(*window).copied().unwrap_or(0)));
+        some.map(|((group, at), count)| format!("{group} {at}: {count}")).collect()
+    };
+    let (same, more, fewer) =
+        (of(|now, whole| now == whole), of(|now, whole| now > whole + 1), of(|now, whole| now < whole));
+    let few = |of: &[String]| of.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+    format!(
+        "{} without a touch: {}; {} with too much: {}; {} with less: {}",
+        same.len(),
+        few(&same),
+        more.len(),
+        few(&more),
+        fewer.len(),
+        few(&fewer)
+    )
+}
+
+/// Waits until nothing of the touch is on its way: else it comes once more, to a node that was put back to before it. From the
+/// relay, or, if it was late and so was sent twice, from the partial node, which then has the second one in its hands.
+#[track_caller]
+fn touch_is_durable(fleet: &Fleet, received: u64) {
+    for (name, at_least) in [("relay-1", received), ("partial-1", 0)] {
+        let api = fleet.api(name);
+        eventually(CATCH_UP, "the touch to be durable, and no other copy of it on its way", || {
+            let ledger = api.ledger()?;
+            let is_through = ledger.in_hand == 0 && ledger.destinations.iter().all(|to| to.in_flight == 0);
+            when(is_through && ledger.received >= at_least, ledger)
+        });
+    }
+}
+
+#[track_caller]
+fn damage_a_final_node(dice: &mut Dice, places: usize) {
+    let points = POINTS;
     let (sink, cluster) = cluster(1, 1, 1, Keys::default());
     let mut fleet = up("damage-final", cluster);
     let sent = merged(&mut fleet, points);
     eventually(CATCH_UP, "all points in the aggregates", || when(counted(&sink) == points, counted(&sink)));
-    let windows: Vec<(String, u64)> = sink.look(|seen| {
-        let counts = seen.points.keys().filter(|(name, _)| name.ends_with(".count"));
-        counts.filter_map(|(name, at)| Some((name.split('.').nth(1)?.to_owned(), *at))).collect()
-    });
+    let whole_counts = counts(&sink);
+    let windows: Vec<(String, u64)> = whole_counts.keys().cloned().collect();
     let data = fleet.data("final-1");
     let whole = [fleet.dir().join("killed"), fleet.dir().join("stopped")];
     fleet.kill("final-1");
@@ -211,27 +282,29 @@ fn drill_damage_of_a_final_node_is_counted_exactly() {
     fleet.restart("final-1");
     fleet.stop("final-1");
     copy(&data, &whole[1]);
-    for place in 0..form(8, 200) {
+    for place in 0..places {
         copy(&whole[place % 2], &data);
-        let harm = Harm::at_random(&mut dice, &store_files(&data.join("final")));
+        let harm = Harm::at_random(dice, &store_files(&data.join("final")));
         let least = harm.spares(points);
         harm.inflict();
+        let received = fleet.api("relay-1").ledger().expect("books").received;
+        // Values of the place before must not be taken for those of this one.
+        sink.forget_points();
         fleet.restart("final-1");
         touch(fleet.cluster.graphite(), &windows);
+        touch_is_durable(&fleet, received + windows.len() as u64);
         let api = fleet.api("final-1");
         let gone = eventually(CATCH_UP, "what is left and what is counted as gone to be all there was", || {
             let (gone, left) = (dropped(&api.ledger()?), counted(&sink));
             let all = left + gone == sent.lines + windows.len() as u64;
-            if all { Ok(gone) } else { Err(format!("{left} left, {gone} gone, of {} and a touch each", sent.lines)) }
+            if all {
+                return Ok(gone);
+            }
+            let odd = odd(&whole_counts, &counts(&sink));
+            Err(format!("{left} left, {gone} gone, of {} and {} touches; {odd}", sent.lines, windows.len()))
         });
-        say(&format!("place {place}: {gone} points gone"));
+        say(&format!("place {place}: {gone} points gone by {harm:?}"));
         assert!(gone <= points - least, "{least} points were written before the damage, {gone} of {points} are gone");
-        // Or the touch comes once more, to a node that was put back to before it.
-        let relay = fleet.api("relay-1");
-        eventually(CATCH_UP, "the touch to be durable", || {
-            let ledger = relay.ledger()?;
-            when(ledger.in_hand == 0 && ledger.destinations.iter().all(|to| to.in_flight == 0), ledger)
-        });
         fleet.kill("final-1");
     }
     fleet.restart("final-1");

@@ -58,7 +58,7 @@ fn drill_disk_full_leaves_live_points_alone_and_frees_itself() {
     let kept = spilled(&fleet, "relay-1").expect("books");
     assert!(kept > 0, "{status:?}");
     say(&format!("full with {kept} points in {} MiB", status.bytes >> 20));
-    let (rate_full, full) = watch(&live, &probe, Duration::from_secs(form(12, 120)));
+    let (rate_full, full) = watch(&live, &probe, Duration::from_secs(form(12, 60)));
     say(&format!("before: {rate_before:.0} points/s, {before:?}\nfull:   {rate_full:.0} points/s, {full:?}"));
     assert!(rate_full >= rate_before * 0.95, "live throughput fell from {rate_before:.0} to {rate_full:.0}");
     let limit = (before.p99 * 2).max(Duration::from_millis(500));

@@ -17,6 +17,7 @@ mod cascade;
 mod cursor_expired;
 mod damage;
 mod disk_full;
+mod health_modes;
 mod kill_storm;
 mod memory;
 mod recv_reset;
@@ -69,6 +70,11 @@ impl Dice {
     fn below(&mut self, bound: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.state) % bound
+    }
+
+    /// Dice with numbers of their own, for what runs beside.
+    fn more(&mut self) -> Dice {
+        Dice { state: mix(self.below(u64::MAX)) }
     }
 
     fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {

@@ -10,6 +10,8 @@ use crate::{Keys, SOON, form, no_worker_failed, nothing_is_lost, rate_of, say, s
 /// `send.retain`, `receive.buffer`, and what a spill may use for itself.
 const RETAIN_MIB: u64 = 32;
 const BUFFER_MIB: u64 = 16;
+/// What a replayer may have in memory, and so on its way (`engine::replay`).
+const REPLAY_MIB: u64 = 64;
 /// `final.memory`.
 const FINAL_MIB: u64 = 64;
 /// One piece of at most 64 KiB (some 1,900 points) every 300 ms: 6,000 points/s.
@@ -18,7 +20,7 @@ const SLOW: Duration = Duration::from_millis(300);
 #[test]
 fn drill_memory_is_bounded_at_ten_times_the_load_and_with_downstream_away() {
     let _turn = one_at_a_time();
-    let rate = form(60_000, 100_000);
+    let rate = 60_000;
     let sink = Sink::start(Keep::Points);
     let keys = Keys {
         send: "retain = \"32MiB\"",
@@ -41,7 +43,7 @@ fn drill_memory_is_bounded_at_ten_times_the_load_and_with_downstream_away() {
     eventually(SOON, "points", || when(feed.lines() > rate, feed.lines()));
 
     proxy.faults(Fault::Delay(SLOW), Fault::None);
-    std::thread::sleep(Duration::from_secs(form(12, 120)));
+    std::thread::sleep(Duration::from_secs(form(12, 60)));
     say(&format!("at ten times the load: relay-1 {} MiB at its highest", peak(&fleet, "relay-1")));
     proxy.refuse(true);
     proxy.reset_all();
@@ -59,18 +61,22 @@ fn drill_memory_is_bounded_at_ten_times_the_load_and_with_downstream_away() {
         when(pending == 0, pending)
     });
     nothing_is_lost(&mut fleet, &sink, &sent);
+    let mut over = Vec::new();
     for (name, idle) in idle {
         let budget = match fleet.cluster.named(&name).layer {
             Layer::Relay => RETAIN_MIB + BUFFER_MIB,
-            // What it holds for others is bounded by the relays' windows.
-            Layer::Partial => RETAIN_MIB,
+            // It holds what relays and replayers have on their way.
+            Layer::Partial => RETAIN_MIB + REPLAY_MIB,
             Layer::Final => FINAL_MIB,
-            Layer::Replayer => RETAIN_MIB,
+            Layer::Replayer => REPLAY_MIB,
         };
         let (peak, allowed) = (peak(&fleet, &name), idle + budget * 13 / 10);
         say(&format!("{name}: {idle} MiB idle, {peak} MiB at its highest, {allowed} allowed"));
-        assert!(peak <= allowed, "{name}: {peak} MiB, {allowed} allowed");
+        if peak > allowed {
+            over.push(name);
+        }
     }
+    assert_eq!(over, Vec::<String>::new(), "nodes that use more than they may");
     no_worker_failed(&fleet);
     fleet.end();
 }

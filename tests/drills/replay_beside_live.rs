@@ -6,15 +6,13 @@ use std::time::Duration;
 use admin_api::ReplayChange;
 use testkit::{Admin, Cluster, Feed, Fleet, Keep, Oracle, Probe, Sink, eventually, one_at_a_time, within};
 
-use crate::{
-    CATCH_UP, Keys, SOON, counted, expected, form, no_worker_failed, rate_of, say, spilled, support, tuned, when,
-};
+use crate::{CATCH_UP, Keys, SOON, counted, expected, form, no_worker_failed, say, spilled, support, tuned, when};
 
 /// Live p99 from the client's write to the aggregate's first emission.
 const LIVE_P99: Duration = Duration::from_secs(2);
 const EFFECTIVE_WITHIN: Duration = Duration::from_secs(1);
 /// No ceiling: more than any machine can do.
-const UNLIMITED: u64 = 1_000_000_000;
+const UNLIMITED: u64 = 100_000_000;
 
 const PROBE_RULE: &str = "[[rule]]\nname = \"probe\"\nglob = \"probe.<m>\"\noutput = \"probed.{m}\"\ninterval = \"1s\"\n\
     grace = \"0s\"\nfunctions = [\"last\"]\nto = [\"probes\"]\n\n\
@@ -42,6 +40,17 @@ fn set_ceiling(replayer: &Admin, rate: u64, adaptive: bool) -> Duration {
         when(status.settings.rate == rate && status.ceiling_now <= rate, status)
     });
     seen.unwrap_or_else(|error| panic!("{error}")).1
+}
+
+/// Points replayed per second over `hold`, or until no more than `leave` points are left.
+fn replayed(fleet: &Fleet, replayer: &Admin, hold: Duration, leave: u64) -> f64 {
+    let before = done(replayer);
+    let share = within(hold, "the step's share", || {
+        let left = spilled(fleet, "relay-1")?;
+        when(left <= leave, left)
+    });
+    let took = share.map_or(hold, |(_, took)| took);
+    (done(replayer) - before) as f64 / took.as_secs_f64()
 }
 
 #[test]
@@ -78,40 +87,52 @@ fn drill_replay_beside_live_does_not_delay_live_points() {
 
     // Live, alone.
     let live = Feed { prefix: "load".to_owned(), ..Feed::new(to, form(10_000, 50_000)) }.start();
-    let mut probe = Probe::start(probes, to, Duration::from_millis(40));
+    let mut probe = Probe::start(probes, to, Duration::from_millis(20));
     eventually(SOON, "live markers", || {
         let seen = probe.between(0, probe.mark());
         when(seen.count - seen.missing > 20, seen)
     });
-    let hold = Duration::from_secs(form(5, 60));
     let mark = probe.mark();
-    std::thread::sleep(hold);
+    std::thread::sleep(Duration::from_secs(form(5, 30)));
     let until = probe.mark();
     std::thread::sleep(LIVE_P99);
     say(&format!("live alone: {:?}", probe.between(mark, until)));
 
-    // So that enough is left for the last ones.
+    // A step ends early when it has had its share of the backlog, so that every one has points to replay.
     let small = form(10_000, 20_000);
-    for (ceiling, adaptive) in [(small, true), (4 * small, true), (UNLIMITED, true), (UNLIMITED, false)] {
+    let hold = Duration::from_secs(form(5, 30));
+    let steps = [
+        (small, true, 0),
+        (4 * small, true, 0),
+        (UNLIMITED, true, points / 2),
+        (UNLIMITED, false, points / 10),
+        (small, false, 0),
+    ];
+    for (ceiling, adaptive, leave) in steps {
         let took = set_ceiling(&replayer, ceiling, adaptive);
         let mark = probe.mark();
-        let rate = rate_of(hold, || done(&replayer));
+        // What was let go under the ceiling before is on its way for a moment.
+        std::thread::sleep(EFFECTIVE_WITHIN);
+        let rate = replayed(&fleet, &replayer, hold, leave);
         let until = probe.mark();
+        let pause = ReplayChange { paused: Some(true), by: "drill".to_owned(), ..ReplayChange::default() };
+        replayer.change_replay(&pause).expect("the replayer takes the change");
         std::thread::sleep(LIVE_P99);
         let seen = probe.between(mark, until);
+        let left = spilled(&fleet, "relay-1").expect("books");
         say(&format!(
-            "ceiling {ceiling} (adaptive {adaptive}): in effect after {took:?}, {rate:.0} points/s, live {seen:?}"
+            "ceiling {ceiling} (adaptive {adaptive}): in effect after {took:?}, {rate:.0} points/s, {left} left, \
+             live {seen:?}"
         ));
         assert!(took <= EFFECTIVE_WITHIN, "the ceiling was in effect after {took:?}");
         assert!(rate <= ceiling as f64 * 1.1 + 2_000.0, "{rate:.0} points/s under a ceiling of {ceiling}");
         assert!(seen.p99 < LIVE_P99, "live points wait for replay: {seen:?}");
-        if spilled(&fleet, "relay-1").expect("books") == 0 {
-            say("the backlog is gone");
-        }
+        assert!(left > 0, "the backlog is gone: the step shows nothing");
     }
+    set_ceiling(&replayer, UNLIMITED, true);
     probe.rest();
     let live = live.finish();
-    eventually(Duration::from_secs(form(120, 1_200)), "the backlog to be replayed", || {
+    eventually(Duration::from_secs(form(120, 300)), "the backlog to be replayed", || {
         let pending = spilled(&fleet, "relay-1")?;
         when(pending == 0, pending)
     });

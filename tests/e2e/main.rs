@@ -8,6 +8,7 @@ mod support;
 
 mod badlines;
 mod final_disk;
+mod forget;
 mod identity;
 mod links;
 mod million;

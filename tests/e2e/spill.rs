@@ -101,23 +101,25 @@ fn what_a_lonely_relay_holds_at_sigterm_is_on_disk_at_its_next_start() {
 }
 
 #[test]
-fn a_journal_has_every_sealed_batch_at_once_and_a_kill_loses_none_of_them() {
+fn a_journal_has_every_sealed_batch_and_block_at_once_and_a_kill_loses_none_of_them() {
     let _turn = one_at_a_time();
     // The time-out is far away: nothing is on disk for another reason.
     let lonely = Lonely::new("journal", "[send]\njournal = true\nack_timeout = \"60s\"\n");
     let mut relay = lonely.start();
     lonely.send(1_000);
-    eventually(SOON, "the journal", || {
-        let label = "lane=\"aggregate:final-1\"";
-        let pending = lonely.relay().api().metric("spillway_spill_lane_pending_points", label)?;
-        when(pending >= 1_000.0, pending)
-    });
-    let [aggregate, _] = lonely.books().expect("the books");
-    assert_eq!(aggregate, [1_000, 1_000, 0], "it is still in flight, and counted once");
+    for lane in ["aggregate:", "carbon/"] {
+        eventually(SOON, "the journal", || {
+            let label = format!("lane=\"{lane}");
+            let pending = lonely.relay().api().metric("spillway_spill_lane_pending_points", &label)?;
+            when(pending >= 1_000.0, pending)
+        });
+    }
+    let books = lonely.books().expect("the books");
+    assert_eq!(books, [[1_000, 1_000, 0]; 2], "it is still in flight, and counted once");
     relay.signal(Signal::KILL);
     relay.wait_end(SOON);
     let relay = lonely.start();
-    eventually(SOON, "the books", || lonely.books().and_then(|[books, _]| when(books == [1_000, 0, 1_000], books)));
+    lonely.has(SOON, [1_000, 0, 1_000]);
     relay.stop(&[]);
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Every path answers JSON, but `/metrics` (Prometheus text). Counters are totals since the node's start.
 
+mod health;
 mod known;
 mod replay;
 mod spill;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use health::{HealthEvent, LayerMode, ModeChange, ModeStatus, NodeChange, Ordered, PoolNode, PoolStatus};
 pub use known::NodeKnown;
 pub use replay::{AuditEntry, ReplayChange, ReplaySettings, ReplaySource, ReplayStatus, SourceSettings, TimeRange};
 pub use spill::{
@@ -23,6 +25,12 @@ pub mod paths {
     pub const LIVE: &str = "/v1/live";
     /// [`super::Health`]; 503 while starting, draining or degraded, 200 while ready or overloaded.
     pub const HEALTH: &str = "/v1/health";
+    /// `GET` [`super::ModeStatus`], `PUT` [`super::ModeChange`]: [`super::Ordered`]
+    pub const HEALTH_MODE: &str = "/v1/health/mode";
+    /// `POST` [`super::NodeChange`]: [`super::Ordered`]; `{change}` is `drain`, `undrain` or `forget`
+    pub const NODE_CHANGE: &str = "/v1/nodes/{node}/{change}";
+    /// `Vec<`[`super::AuditEntry`]`>`, latest first: orders, as this node heard of them
+    pub const CONTROL_AUDIT: &str = "/v1/control/audit";
     /// [`super::Status`]
     pub const STATUS: &str = "/v1/status";
     /// [`super::Ledger`]
@@ -75,6 +83,19 @@ pub struct Health {
     pub node: String,
     pub layer: String,
     pub verdict: Verdict,
+    /// The nodes that this one sends to, as it sees them.
+    #[serde(default)]
+    pub pools: Vec<PoolStatus>,
+    /// What happened in them lately, latest first.
+    #[serde(default)]
+    pub events: Vec<HealthEvent>,
+}
+
+impl Health {
+    /// Of a node that says nothing of others.
+    pub fn new(node: &str, layer: &str, verdict: Verdict) -> Health {
+        Health { node: node.to_owned(), layer: layer.to_owned(), verdict, pools: Vec::new(), events: Vec::new() }
+    }
 }
 
 /// One supervised worker.

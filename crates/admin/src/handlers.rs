@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Router, http::Method};
 use serde::Serialize;
 
-use crate::{Controls, known, replay, spill};
+use crate::{Controls, known, orders, replay, spill};
 
 pub(crate) type Node = State<Arc<dyn Controls>>;
 
@@ -32,7 +32,7 @@ pub(crate) fn router(controls: Arc<dyn Controls>) -> Router {
         .route(paths::WORKERS, get(async |State(node): Node| Json(node.workers())))
         .route(paths::BADLINES, get(async |State(node): Node| Json(node.badlines())))
         .route(paths::METRICS, get(metrics));
-    router = known::routes(spill::routes(replay::routes(router)));
+    router = orders::routes(known::routes(spill::routes(replay::routes(router))));
     if runtime::failpoints::ENABLED {
         router = router.route(paths::FAILPOINT, post(failpoint));
     }
@@ -52,6 +52,7 @@ fn known_paths() -> Vec<&'static str> {
         paths::SPILL_VERIFY,
     ]);
     known.extend([paths::SPILL_EXPORT, paths::SPILL_IMPORT, paths::SPILL_DISCARD, paths::SPILL_CURSOR]);
+    known.extend([paths::HEALTH_MODE, paths::NODE_CHANGE, paths::CONTROL_AUDIT]);
     if runtime::failpoints::ENABLED {
         known.push(paths::FAILPOINT);
     }
@@ -63,7 +64,11 @@ async fn live() -> Json<&'static str> {
 }
 
 async fn health(State(node): Node) -> Response {
-    let health = node.health();
+    let mut health = node.health();
+    if let Some(orders) = node.orders() {
+        health.pools = orders.pools();
+        health.events = orders.events();
+    }
     let code = match health.verdict {
         Verdict::Ready | Verdict::Overloaded { .. } => StatusCode::OK,
         Verdict::Starting | Verdict::Degraded { .. } | Verdict::Draining => StatusCode::SERVICE_UNAVAILABLE,

@@ -6,6 +6,7 @@
 
 mod handlers;
 mod known;
+mod orders;
 mod replay;
 mod server;
 mod spill;
@@ -15,6 +16,7 @@ use admin_api::{
 };
 use tokio::sync::oneshot;
 
+pub use orders::{NodeOrder, Orders};
 pub use server::{Limits, serve, serve_with};
 pub use spill::{Page, Refusal, SpillAnswer, SpillRequest};
 
@@ -62,6 +64,11 @@ pub trait Controls: Send + Sync + 'static {
     /// For `GET /v1/replay/audit`, latest first: what operators changed here.
     fn audit(&self) -> Vec<AuditEntry> {
         Vec::new()
+    }
+
+    /// Who keeps this node's orders; `None` where nobody does.
+    fn orders(&self) -> Option<&dyn Orders> {
+        None
     }
 
     /// For `/v1/spill/...`: hands the request to who owns the spill. A dropped sender means that it is being restarted.

@@ -23,7 +23,7 @@ struct Node {
 impl Controls for Node {
     fn health(&self) -> Health {
         let verdict = self.verdict.lock().unwrap().clone();
-        Health { node: "relay-1".to_owned(), layer: "relay".to_owned(), verdict }
+        Health::new("relay-1", "relay", verdict)
     }
 
     fn status(&self) -> Status {

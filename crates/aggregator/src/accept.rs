@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use engine::batch::Versions;
 use engine::wire::{Class, FORGOTTEN, Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Ended, Handler};
+use node::desk::{Accepted, Desk};
 use runtime::{Clock, Supervisor, Worker, WorkerError};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::info;
@@ -30,6 +31,7 @@ pub(crate) struct Service {
     pub(crate) senders: Arc<Senders>,
     pub(crate) forgotten: Arc<Forgotten>,
     pub(crate) clock: Clock,
+    pub(crate) desk: Arc<Desk>,
     /// Links that ended, by reason.
     pub(crate) closed: Mutex<std::collections::BTreeMap<&'static str, u64>>,
 }
@@ -126,7 +128,7 @@ impl Service {
             return ended;
         }
         info!(node = %self.node, peer = %hello.node, "link accepted");
-        link::run(stream, early, &*handler, self.clock).await
+        link::run(stream, early, &Accepted::new(&self.desk, &*handler), self.clock).await
     }
 }
 

@@ -10,6 +10,7 @@ use admin_api::{
 };
 use engine::time::Mono;
 use link::Dialer as _;
+use node::desk::Operator;
 use runtime::{Clock, Supervisor};
 use telemetry::{Metric, Telemetry};
 
@@ -25,7 +26,7 @@ pub(crate) struct AggregatorControls {
     pub(crate) downlinks: Vec<Arc<Downlink>>,
     pub(crate) supervisor: Supervisor,
     pub(crate) telemetry: Telemetry,
-
+    pub(crate) operator: Operator,
     pub(crate) clock: Clock,
     pub(crate) started: Mono,
 }
@@ -92,13 +93,16 @@ impl AggregatorControls {
     pub(crate) fn refresh(&self) {
         let telemetry = &self.telemetry;
         node::record_ledger(telemetry, &self.ledger());
+        node::record_self(telemetry, &self.verdict(), self.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let figures = self.figures();
         let figure = |name: &str| figures.get(name).copied().unwrap_or(0);
         let duplicates = figure("duplicate_batches") + figure("duplicate_groups");
         telemetry.counter(Metric::DuplicateBatches, &[]).absolute(duplicates);
-        if self.service.finals.is_some() {
+        if let Some(role) = &self.service.finals {
+            node::set_gauge(telemetry, Metric::StoreQuotaBytes, &[], role.setup.quota_bytes);
             node::set_gauge(telemetry, Metric::WindowsOpen, &[], figure("windows"));
             telemetry.counter(Metric::EmittedPoints, &[]).absolute(figure("emitted_lines"));
             telemetry.counter(Metric::Corrections, &[]).absolute(figure("corrections"));
@@ -166,7 +170,7 @@ fn final_ledger(role: &FinalRole) -> Ledger {
 
 impl Controls for AggregatorControls {
     fn health(&self) -> Health {
-        Health { node: self.service.node.clone(), layer: self.layer.into(), verdict: self.verdict() }
+        Health::new(&self.service.node, self.layer, self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -227,6 +231,10 @@ impl Controls for AggregatorControls {
             Some(role) => role.change_replay(&change),
             None => self.replay(),
         }
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
+use engine::control::Control;
 use engine::wire::Hello;
 
 use crate::partial_lock as lock;
@@ -24,12 +25,12 @@ struct State {
 }
 
 impl Forgotten {
-    /// The orders are these now: names, with the sender where that was known.
-    pub(crate) fn set<'a>(&self, orders: impl Iterator<Item = (&'a str, Option<u64>)>) {
+    /// The orders are these now.
+    pub(crate) fn set(&self, orders: &Control) {
         let mut state = lock(&self.0);
         (state.senders, state.names) = Default::default();
-        for (name, sender) in orders {
-            match sender {
+        for (name, what) in orders.forgotten() {
+            match what.sender {
                 Some(sender) => _ = state.senders.insert(sender),
                 None => _ = state.names.insert(name.to_owned()),
             }
@@ -67,6 +68,7 @@ impl Forgotten {
 #[cfg(test)]
 mod tests {
     use engine::batch::{Incarnation, Versions};
+    use engine::control::{Forgotten as What, Order, Stamp};
     use engine::wire::{PROTOCOL, Role};
 
     use super::*;
@@ -83,12 +85,19 @@ mod tests {
         }
     }
 
+    fn orders(sender: Option<u64>) -> Control {
+        let mut control = Control::default();
+        let order = Order::Forget { node: "relay-1".into(), what: What { sender, ..What::default() } };
+        control.order(&order, Stamp { now_ms: 1, origin: "final-1", by: "me" }).expect("it is news");
+        control
+    }
+
     #[test]
     fn a_relay_is_refused_by_its_sender_so_that_another_may_have_its_name() {
         let forgotten = Forgotten::default();
         assert!(!forgotten.refuses(&hello("relay-1", 7)));
         assert_eq!((forgotten.sender_of("relay-1"), forgotten.sender_of("relay-2")), (Some(7), None));
-        forgotten.set([("relay-1", Some(7))].into_iter());
+        forgotten.set(&orders(Some(7)));
         assert!(forgotten.refuses(&hello("relay-1", 7)) && forgotten.has(7));
         assert!(!forgotten.refuses(&hello("relay-1", 8)), "a new machine");
         assert_eq!((forgotten.senders(), forgotten.has(8)), (vec![7], false));
@@ -97,8 +106,8 @@ mod tests {
     #[test]
     fn a_relay_whose_sender_nobody_knew_is_refused_by_its_name() {
         let forgotten = Forgotten::default();
-        forgotten.set([("relay-1", None)].into_iter());
-        assert_eq!(forgotten.senders(), []);
+        forgotten.set(&orders(None));
+        assert!(forgotten.senders().is_empty());
         assert!(forgotten.refuses(&hello("relay-1", 7)));
         assert!(!forgotten.refuses(&hello("relay-2", 8)));
         assert_eq!((forgotten.senders(), forgotten.has(7), forgotten.has(8)), (vec![7], true, false));

@@ -9,10 +9,12 @@ use std::time::Duration;
 use admin::Controls;
 use config::{Cluster, Layer, Node};
 use engine::batch::{Incarnation, Versions};
+use engine::health::{Kind, Probe};
 use engine::partial_node;
 use engine::pool;
 use engine::ring::Ring;
 use engine::rule::RuleSet;
+use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
 use node::{StartError, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
 use runtime::{Clock, Supervisor, net};
@@ -97,8 +99,15 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         .map_err(io_error("the supervisor"))?;
     let alone = cluster.layer(Layer::Partial).next().is_none();
     let finals = (me.layer == Layer::Final).then(|| start_final(&common, &supervisor, data.path())).transpose()?;
-    let partial = (me.layer == Layer::Partial || alone).then(|| start_partial(&common, &supervisor));
-    let (partial, downlinks) = partial.unzip();
+    let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
+    let partial = (me.layer == Layer::Partial || alone).then(|| start_partial(&common, &supervisor, &desk));
+    let (partial, (downlinks, watches)) = match partial {
+        Some((role, downlinks, watch)) => (Some(role), (downlinks, vec![watch])),
+        None => (None, (Vec::new(), Vec::new())),
+    };
+    let forgotten = Arc::clone(&common.forgotten);
+    desk.follow(move |orders| forgotten.set(orders));
+    start_health(&supervisor, me.layer, &desk, &watches);
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
     let voice =
         Arc::new(Voice { keeper: Arc::clone(&keeper), clock, partial: partial.clone(), finals: finals.clone() });
@@ -113,13 +122,15 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         partial,
         finals,
         clock,
+        desk: Arc::clone(&desk),
         closed: std::sync::Mutex::default(),
     });
     start_listener(&supervisor, &service, &listener, me.layer);
     let controls = AggregatorControls {
         service: Arc::clone(&service),
         layer: me.layer.as_str(),
-        downlinks: downlinks.unwrap_or_default(),
+        downlinks,
+        operator: Operator::new(desk, watches),
         supervisor: supervisor.clone(),
         telemetry: Telemetry::new(&me.name, me.layer.as_str()),
         clock,
@@ -162,7 +173,18 @@ fn common<'c>(
     })
 }
 
-fn start_partial(common: &Common<'_>, supervisor: &Supervisor) -> (Arc<PartialRole>, Vec<Arc<Downlink>>) {
+/// The worker that lets time pass for orders and pools.
+fn start_health(supervisor: &Supervisor, layer: Layer, desk: &Arc<Desk>, watches: &[Arc<Watch>]) {
+    let (desk, watches) = (Arc::clone(desk), watches.to_vec());
+    let name = format!("{}.health", layer.as_str());
+    supervisor.spawn_task(name, move |worker| desk::run(worker, Arc::clone(&desk), watches.clone()));
+}
+
+fn start_partial(
+    common: &Common<'_>,
+    supervisor: &Supervisor,
+    desk: &Arc<Desk>,
+) -> (Arc<PartialRole>, Vec<Arc<Downlink>>, Arc<Watch>) {
     let cluster = common.cluster;
     let role = Arc::new(PartialRole::new(partial::Setup {
         forgotten: Arc::clone(&common.forgotten),
@@ -190,16 +212,20 @@ fn start_partial(common: &Common<'_>, supervisor: &Supervisor) -> (Arc<PartialRo
         supervisor
             .spawn_thread(format!("partial.shard.{shard}"), move |worker| partial::run_shard(&worker, &role, shard));
     }
+    let names = common.finals.iter().map(|(name, _)| name.clone()).collect();
+    let observed = Arc::new(partial::Watching(Arc::clone(&role)));
+    let watch = desk::watch(desk, cluster, (Layer::Final, Kind::Fixed, Probe::Link), names, common.clock, observed);
     let start_link = |(owner, (name, addr)): (usize, &(String, SocketAddr))| {
-        let downlink = Arc::new(Downlink::new(Arc::clone(&role), owner));
-        let (service, addr, peer) = (Arc::clone(&downlink), addr.to_string(), name.clone());
+        let downlink = Arc::new(Downlink::new(Arc::clone(&role), owner, Arc::clone(&watch)));
+        let linked = Linked::new(desk, Arc::clone(&downlink) as Arc<dyn link::Dialer>);
+        let (service, addr, peer) = (linked, addr.to_string(), name.clone());
         supervisor.spawn_task(format!("partial.link.{name}"), move |worker| {
             link::dial(worker, addr.clone(), peer.clone(), Arc::clone(&service) as Arc<dyn link::Dialer>)
         });
         downlink
     };
     let downlinks = common.finals.iter().enumerate().map(start_link).collect();
-    (role, downlinks)
+    (role, downlinks, watch)
 }
 
 fn start_final(common: &Common<'_>, supervisor: &Supervisor, data: &Path) -> Result<Arc<FinalRole>, StartError> {

@@ -6,8 +6,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::console;
 use crate::exit;
-use crate::node::NodeArguments;
+use crate::health::Health;
+use crate::node::Node;
 use crate::replay::Replay;
+use crate::rollout::Rollout;
 use crate::spill::SpillCommand;
 
 /// Runs and operates a Spillway cluster.
@@ -40,13 +42,18 @@ pub(crate) enum Command {
     Console(console::Options),
     /// The books of every node, and whether they balance
     Ledger,
+    /// Who gets traffic from whom and why, and the mode in which that is decided
+    Health(Health),
+    /// Take a node out of its pool, and let it in again
+    Node(Node),
+    /// Whether a node may be restarted now
+    #[command(subcommand)]
+    Rollout(Rollout),
     /// See and steer the replay of what could not be delivered
     Replay(Replay),
     /// Look into the spills of the relays, and carry them
     #[command(subcommand)]
     Spill(SpillCommand),
-    /// What is ordered for one node
-    Node(NodeArguments),
     /// Look into a cluster file
     #[command(subcommand)]
     Config(ConfigCommand),

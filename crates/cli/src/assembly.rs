@@ -1,6 +1,7 @@
 //! From a checked cluster file to nodes that run in this process, and back to an exit code.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 use config::{Cluster, Layer, Loaded, Node};
 use node::StartError;
+use runtime::notify::Notifier;
 use runtime::signals::StopSignals;
 use runtime::{Clock, Supervisor};
 use tracing::{error, info, warn};
@@ -19,8 +21,9 @@ use crate::exit::{Exit, Failure};
 use crate::screen::Screen;
 use crate::up::UpOptions;
 
-/// How long all nodes together may take to stop; systemd's `TimeoutStopSec` is to be above this.
-const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// How long all nodes together may take to stop. `TimeoutStopSec` of the systemd unit and the grace period of the pods under
+/// `ops/` are above this.
+pub const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// A node of any layer that runs.
 enum Running {
@@ -79,6 +82,9 @@ pub fn up(loaded: Loaded, options: UpOptions) -> Result<Exit, Failure> {
 
 async fn run(cluster: &Cluster, names: &[String], clock: Clock, cores: usize) -> Result<Exit, Failure> {
     let mut signals = StopSignals::new().context("listen for signals")?;
+    let manager = Notifier::from_environment().context("reach the service manager ($NOTIFY_SOCKET)")?;
+    let who = names.join(", ");
+    manager.status(&format!("starting {who}"));
     let mut nodes = Vec::new();
     // From the back of the pipeline to its front: who receives is there before who sends.
     for layer in [Layer::Final, Layer::Partial, Layer::Replayer, Layer::Relay] {
@@ -89,17 +95,25 @@ async fn run(cluster: &Cluster, names: &[String], clock: Clock, cores: usize) ->
         }
     }
     info!(nodes = nodes.len(), cluster = %cluster.name, "ready");
+    manager.ready(&format!("serving as {who}"));
     let escalation = tokio::select! {
         signal = signals.next() => {
             info!(signal, "stopping");
+            manager.stopping(&format!("{signal}: finishes what it holds"));
             None
         }
         escalation = first_escalation(&nodes) => Some(escalation),
+        never = manager.keep_alive(|| nodes.iter().all(|(_, node)| node.supervisor().is_healthy())) => match never {},
     };
     if let Some((node, escalation)) = &escalation {
         error!(%node, %escalation, "giving up: the service manager is to start this process again");
+        manager.stopping(&format!("giving up: {node}: worker {} failed too often", escalation.worker));
     }
-    stop(nodes, clock).await;
+    // A stop has a deadline of its own; that workers end in it is no illness.
+    tokio::select! {
+        () = stop(nodes, clock) => {}
+        never = manager.keep_alive(|| true) => match never {},
+    }
     Ok(if escalation.is_some() { Exit::Internal } else { Exit::Ok })
 }
 
@@ -143,6 +157,9 @@ struct OneNode {
     /// The node's name in the cluster file
     #[arg(long, value_name = "NAME")]
     node: String,
+    /// Listen on this address instead of those of the cluster file, which stay what other nodes dial (containers, NAT)
+    #[arg(long, value_name = "IP", env = "SPILLWAY_BIND")]
+    bind: Option<IpAddr>,
     /// Write logs and problems as JSON
     #[arg(long)]
     json: bool,
@@ -177,7 +194,7 @@ pub fn one_node(binary: &str, layers: &[Layer]) -> ExitCode {
 
 fn load_and_run(binary: &str, layers: &[Layer], options: OneNode, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
     let (path, _) = cluster_file::locate(options.config, None)?;
-    let loaded = match cluster_file::read(&path, screen)? {
+    let mut loaded = match cluster_file::read(&path, screen)? {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(exit),
     };
@@ -195,5 +212,14 @@ fn load_and_run(binary: &str, layers: &[Layer], options: OneNode, screen: &mut S
             options.node
         )));
     }
+    if let Some(ip) = options.bind {
+        loaded.cluster.nodes.iter_mut().filter(|node| node.name == options.node).for_each(|node| bind(node, ip));
+    }
     up(loaded, UpOptions { nodes: vec![options.node], json: options.json })
+}
+
+/// Only this process sees it: the others read the addresses that the file has.
+fn bind(node: &mut Node, ip: IpAddr) {
+    let listeners = [node.graphite.as_mut(), node.link.as_mut(), Some(&mut node.admin)];
+    listeners.into_iter().flatten().for_each(|address| address.set_ip(ip));
 }

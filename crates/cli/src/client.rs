@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use admin_api::Refused;
+use admin_api::{Refused, paths};
 use anyhow::{Context as _, anyhow};
 use config::{Cluster, Node};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -74,11 +74,18 @@ pub(crate) struct Request {
     path: String,
     body: Bytes,
     deadline: Duration,
+    /// 503 has the same answer: a node that is unwell says so by it.
+    takes_unwell: bool,
 }
 
 impl Request {
     pub(crate) fn get(path: impl Into<String>) -> Request {
-        Request { method: Method::GET, path: path.into(), body: Bytes::new(), deadline: DEADLINE }
+        Request { method: Method::GET, path: path.into(), body: Bytes::new(), deadline: DEADLINE, takes_unwell: false }
+    }
+
+    /// What a node says of its own health, also when that is bad.
+    pub(crate) fn health() -> Request {
+        Request { takes_unwell: true, ..Request::get(paths::HEALTH) }
     }
 
     /// Something the node reads from its disk.
@@ -100,12 +107,9 @@ impl Request {
         Ok(Request { method: Method::POST, body: encode(body)?, ..Request::read(path) })
     }
 
-    /// Something that a node keeps on its disk, at once.
-    ///
-    /// # Errors
-    /// As [`Request::put`].
-    pub(crate) fn order(path: &str, body: &impl Serialize) -> anyhow::Result<Request> {
-        Ok(Request { method: Method::POST, body: encode(body)?, ..Request::get(path) })
+    /// Something that takes no time.
+    pub(crate) fn quick(self) -> Request {
+        Request { deadline: DEADLINE, ..self }
     }
 
     pub(crate) fn post_bytes(path: impl Into<String>, body: Bytes) -> Request {
@@ -242,9 +246,10 @@ pub(crate) fn complaint(node: &str, fault: &Fault) -> String {
 }
 
 async fn ask(address: SocketAddr, request: Request) -> Result<Reply, Fault> {
-    let deadline = request.deadline;
+    let (deadline, takes_unwell) = (request.deadline, request.takes_unwell);
     match tokio::time::timeout(deadline, exchange(address, request)).await {
         Ok(Ok((status, reply))) if status.is_success() => Ok(reply),
+        Ok(Ok((StatusCode::SERVICE_UNAVAILABLE, reply))) if takes_unwell => Ok(reply),
         Ok(Ok((status, reply))) => Err(refusal(status, &reply)),
         Ok(Err(error)) => Err(Fault::Silent(format!("{error:#}"))),
         Err(_) => Err(Fault::Silent(format!("{address}: no answer within {} s", deadline.as_secs()))),

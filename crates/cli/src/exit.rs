@@ -10,6 +10,8 @@ pub enum Exit {
     Unbalanced,
     /// `spill verify` only: some records are damaged.
     Damaged,
+    /// `rollout check` only: better not now.
+    NotNow,
     /// Some nodes did not answer; they are named.
     Partial,
     /// It would lose data and `--force` was not given, or a node said no: why is told, and nothing was changed there.
@@ -26,7 +28,7 @@ impl Exit {
     pub const fn code(self) -> u8 {
         match self {
             Exit::Ok => 0,
-            Exit::Unbalanced | Exit::Damaged => 1,
+            Exit::Unbalanced | Exit::Damaged | Exit::NotNow => 1,
             Exit::Partial => 2,
             Exit::Refused => 3,
             Exit::Usage => 64,
@@ -46,7 +48,8 @@ impl From<Exit> for ExitCode {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0   all is well
-  1   ledger: the books of at least one node do not balance; spill verify: records are damaged
+  1   ledger: the books of at least one node do not balance; spill verify: records are damaged;
+      rollout check: better not now
   2   some nodes did not answer (they are named); the rest of the answer is good
   3   refused: it would lose data and --force was not given, or a node said no; nothing was changed there
   64  wrong arguments or a wrong cluster file; every problem is listed, nothing was started

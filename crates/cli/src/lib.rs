@@ -12,12 +12,15 @@ mod console;
 mod context;
 mod exit;
 mod explain;
+mod health;
 mod ledger;
 mod manual;
 mod moment;
 mod node;
+mod order;
 mod progress;
 mod replay;
+mod rollout;
 mod screen;
 mod spill;
 mod status;
@@ -140,14 +143,18 @@ fn dispatch(
         Command::Top => top::run(&loaded.cluster, environment.by.clone(), screen),
         Command::Console(options) => console::run(loaded.cluster, options, &environment.by, screen),
         Command::Ledger => ledger::run(&loaded.cluster, screen),
+        Command::Health(command) => {
+            health::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
+        }
+        Command::Rollout(command) => {
+            rollout::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
+        }
+        Command::Node(command) => node::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen),
         Command::Replay(command) => {
             replay::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
         }
         Command::Spill(command) => {
             spill::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)
-        }
-        Command::Node(arguments) => {
-            node::run(&loaded.cluster, arguments, environment.now, environment.by.clone(), screen)
         }
         Command::Config(ConfigCommand::Check) => check(&loaded, screen),
         Command::Config(ConfigCommand::Show) => show(&loaded, chosen, screen),

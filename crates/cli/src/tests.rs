@@ -1,6 +1,7 @@
 mod console;
 mod explain;
 mod fake_node;
+mod health;
 mod manual;
 mod node;
 mod replay;

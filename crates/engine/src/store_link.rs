@@ -34,12 +34,16 @@
 //! 8. *A block that the spill took* comes later, by a replay or because the spill gave it back, like a block that was
 //!    offered again; an older value that is re-asserted after that stays. Only raw lines can meet this, where one (series, timestamp) is written twice.
 //!
+//! **Journal.** Where it is asked for, the spill writes every block that is offered, and is told to settle it when the
+//! block is released; see `journal` and `spill`.
+//!
 //! **Memory.** At most `retain_bytes` and one block are held. Over it copies go first, then a rotation is forced; what
 //! comes then, see [`Overflow`] and, for the spill, `spill`.
 //!
 //! The machine survives its shell: after a crash of the shell the connection is gone, so the shell begins with `Reset`.
 
 mod books;
+mod journal;
 mod log;
 #[cfg(test)]
 mod model;
@@ -108,7 +112,7 @@ impl StoreLink {
         StoreLink {
             settings,
             state: State::Disconnected { until: Mono::ZERO },
-            log: Log::default(),
+            log: Log::new(settings.journal && settings.overflow == Overflow::Spill),
             commands: VecDeque::new(),
             receipts: Receipts::Unknown,
             missed: 0,
@@ -440,6 +444,7 @@ impl StoreLink {
             Overflow::Spill => true,
         };
         if spills && self.spill_able {
+            self.let_go(now);
             return;
         }
         while !self.is_progressing(now) && self.log.bytes() > limit && self.log.drop_oldest_owed(spills) {}

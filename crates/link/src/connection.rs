@@ -89,6 +89,11 @@ impl Outgoing {
         self.parts.is_empty()
     }
 
+    /// Everything in one piece.
+    pub fn concat(&self) -> Vec<u8> {
+        self.parts.concat()
+    }
+
     /// Bytes to write.
     pub fn len(&self) -> usize {
         self.parts.iter().map(Bytes::len).sum()

@@ -24,7 +24,8 @@ pub fn start_stores(
     let addresses = cluster.stores.iter().map(|store| store.addresses.len()).sum();
     // Who has a spill uses it. All others can bring a line again, so they wait and nothing is dropped.
     let overflow = if layer == Layer::Relay.as_str() { Overflow::Spill } else { Overflow::Refuse };
-    let settings = Settings { overflow, ..store_settings(&cluster.output, &cluster.send, addresses) };
+    let journal = cluster.send.journal && overflow == Overflow::Spill;
+    let settings = Settings { overflow, journal, ..store_settings(&cluster.output, &cluster.send, addresses) };
     let start = |store: &engine::route::StoreSpec| {
         let sender = |(index, address): (usize, &engine::route::StoreAddress)| {
             let name = format!("{layer}.store.{}.{index}", store.name);

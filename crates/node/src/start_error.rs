@@ -6,6 +6,8 @@ use runtime::identity::IdentityError;
 use runtime::net::ListenError;
 use thiserror::Error;
 
+use crate::desk::DeskError;
+
 /// See the module.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -13,6 +15,8 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Desk(#[from] DeskError),
     #[error("start {what}: {source}")]
     Io { what: &'static str, source: io::Error },
     #[error("{0}")]

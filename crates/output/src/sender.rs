@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::store_link::{Block, Books, Counters, Due, Event, Phase, Progress, Receipts, Settings, StoreLink};
 use engine::time::Mono;
+use engine::wire::Ticket;
 use runtime::{Clock, Supervisor};
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -190,6 +191,31 @@ impl StoreSender {
         self.shared.held().link.spilled(now, upto_number);
         self.shared.room.notify_waiters();
         self.shared.work.notify_one();
+    }
+
+    /// A block taken for the journal is on disk, see [`StoreLink::journalled`].
+    pub fn journalled(&self, number: u64, ticket: Ticket) -> bool {
+        let now = self.shared.now();
+        let mut held = self.shared.held();
+        let held_bytes = held.link.held_bytes();
+        let keeps = held.link.journalled(now, number, ticket);
+        let made_room = held.link.held_bytes() < held_bytes;
+        drop(held);
+        if made_room {
+            self.shared.room.notify_waiters();
+            self.shared.work.notify_one();
+        }
+        keeps
+    }
+
+    /// Tickets of journalled blocks that are to be settled, see [`StoreLink::take_settled`].
+    pub fn take_settled(&self) -> Vec<Ticket> {
+        self.shared.held().link.take_settled()
+    }
+
+    /// Whether a journalled block is still here, see [`StoreLink::holds`].
+    pub fn holds(&self, number: u64) -> bool {
+        self.shared.held().link.holds(number)
     }
 
     /// The spill has nothing in hand any more, see [`StoreLink::spill_restarted`].

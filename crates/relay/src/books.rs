@@ -67,13 +67,19 @@ fn plain(shared: &Shared, index: usize) -> DestinationLedger {
     let store = &shared.stores[index];
     let ledger =
         DestinationLedger { destination: store.name.clone(), owed: open, in_flight: open, ..Default::default() };
-    let memory = store.senders.iter().fold(ledger, |ledger, sender| node::add_store_books(ledger, &sender.books()));
-    with_disk(memory, shared.spill.ledger_of(&store.name), 0, 0)
+    let (mut memory, mut journalled, mut answered_here) = (ledger, 0, 0);
+    for sender in &store.senders {
+        let books = sender.books();
+        memory = node::add_store_books(memory, &books);
+        journalled += books.journalled;
+        answered_here += books.answered_here;
+    }
+    with_disk(memory, shared.spill.ledger_of(&store.name), journalled, answered_here)
 }
 
 /// Adds what the spill says. What a former life left there is owed from the start.
 ///
-/// `journalled`: points on disk that are still in flight in memory. `answered_here`: points that the disk has, or had,
+/// `journalled`: points on disk that memory still holds, and counts. `answered_here`: points that the disk has, or had,
 /// which memory counted as delivered or dropped; until their tickets are settled they show as pending.
 fn with_disk(mut ledger: DestinationLedger, disk: Persisted, journalled: u64, answered_here: u64) -> DestinationLedger {
     ledger.owed += disk.carried;

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use admin::{Controls, Refusal, SpillAnswer, SpillRequest};
 use admin_api::{AuditEntry, BadLine, Failpoint, Health, Ledger, NodeKnown, PeerStatus, Status, Verdict, WorkerStatus};
 use engine::recv::CloseReason;
 use link::Dialer as _;
 use node::VerdictKeeper;
+use node::desk::Operator;
 use runtime::Supervisor;
 use runtime::queue::Probe;
 use telemetry::{Metric, Telemetry};
@@ -28,6 +30,7 @@ pub(crate) struct RelayControls {
     pub(crate) queue: Probe,
     pub(crate) telemetry: Telemetry,
     pub(crate) keeper: Arc<VerdictKeeper>,
+    pub(crate) operator: Operator,
 }
 
 impl RelayControls {
@@ -96,7 +99,9 @@ impl RelayControls {
         let set = |metric, labels: &[(&'static str, String)], value| telemetry.counter(metric, labels).absolute(value);
         let ledger = self.ledger();
         node::record_ledger(telemetry, &ledger);
+        node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.shared.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         set(Metric::ReceivedBytes, &[], get(&counters.received_bytes));
         set(Metric::ConnectionsOpened, &[], get(&counters.opened));
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
@@ -110,6 +115,11 @@ impl RelayControls {
         node::set_gauge(telemetry, Metric::QueueBytes, &[("queue", "relay.lines".into())], self.queue.queued_bytes());
         node::record_peers(telemetry, &self.peers());
         self.shared.spill.record(telemetry);
+        let latency = self.shared.machine().latency().clone();
+        for percent in [50, 99] {
+            let within = Duration::from_millis(latency.within_ms(percent)).as_secs_f64();
+            telemetry.gauge(Metric::Durable, &[("percentile", percent.to_string())]).set(within);
+        }
         for (reason, n) in locked(&counters.links_closed).iter() {
             set(Metric::LinksClosed, &[("reason", (*reason).to_owned())], *n);
         }
@@ -118,7 +128,7 @@ impl RelayControls {
 
 impl Controls for RelayControls {
     fn health(&self) -> Health {
-        Health { node: self.shared.node.clone(), layer: "relay".into(), verdict: self.verdict() }
+        Health::new(&self.shared.node, "relay", self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -163,6 +173,10 @@ impl Controls for RelayControls {
 
     fn spill(&self, request: SpillRequest) -> SpillReceiver {
         self.shared.spill.request(request)
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

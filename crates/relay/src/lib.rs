@@ -25,5 +25,6 @@ mod spill;
 mod start;
 mod stop;
 mod uplink;
+mod watching;
 
 pub use start::{Running, start};

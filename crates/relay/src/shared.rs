@@ -86,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) lanes: Lanes,
     pub(crate) decider: Decider,
     pub(crate) stores: Vec<Store>,
+    /// Blocks for stores go to disk when they are sealed.
+    journal: bool,
     pub(crate) peers: Vec<String>,
     /// One a peer: something may be written to it.
     pub(crate) wakes: Vec<Notify>,
@@ -114,6 +116,7 @@ pub(crate) struct Parts {
     pub(crate) lanes: Lanes,
     pub(crate) decider: Decider,
     pub(crate) stores: Vec<Store>,
+    pub(crate) journal: bool,
     pub(crate) peers: Vec<String>,
     pub(crate) machine: Relay,
     pub(crate) spill: Arc<spill::Handle>,
@@ -132,6 +135,7 @@ impl Shared {
             lanes: parts.lanes,
             decider: parts.decider,
             stores: parts.stores,
+            journal: parts.journal,
             peers: parts.peers,
             counters: Counters::default(),
             bad: BadLines::default(),
@@ -198,10 +202,13 @@ impl Shared {
             }
             // A sender that is full takes it for the spill; it refuses only when the spill does not keep up.
             Some(Sealed::Block(store, address, block)) => {
-                if let Err(refused) = self.stores[store].senders[address].try_offer(block) {
+                let refused = self.stores[store].senders[address].try_offer(block).err();
+                if self.journal || refused.is_some() {
+                    self.spill.wake();
+                }
+                if let Some(refused) = refused {
                     open.put_back(refused.into_block(), since);
                     self.accepting.store(false, Ordering::Relaxed);
-                    self.spill.wake();
                 }
             }
         }

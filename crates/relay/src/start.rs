@@ -7,18 +7,21 @@ use std::time::Duration;
 use admin::Controls;
 use config::{Cluster, Layer, Node, SpillSync};
 use engine::batch::{Incarnation, Versions};
+use engine::control::Forgotten;
+use engine::health::{Kind, Probe};
 use engine::line::LinePolicy;
 use engine::pool;
 use engine::relay::{Relay, Settings};
 use engine::route::RouteTable;
 use engine::rule::RuleSet;
 use engine::wire::{FORGOTTEN, Hello, PROTOCOL, Role};
+use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
 use node::{StartError, Store, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
 use runtime::net;
 use runtime::queue::{Receiver, Sender, byte_queue};
 use runtime::{Clock, Supervisor, Worker};
-use telemetry::Telemetry;
+use telemetry::{Metric, Telemetry};
 use tracing::info;
 
 use crate::controls::RelayControls;
@@ -30,7 +33,11 @@ use crate::router::{self, Input, Slot};
 use crate::shared::{Parts, Shared};
 use crate::spill;
 use crate::uplink::{Greeting, Uplink};
+use crate::watching::Watching;
 
+/// A canary waits for two flushes and a sync like any batch; sooner than this it is not late, however short the
+/// operator's time-out is.
+const CANARY_WITHIN: Duration = Duration::from_secs(3);
 /// Connections that wait to be accepted: a fleet that comes back at once must not be turned away.
 const BACKLOG: u32 = 4096;
 
@@ -87,7 +94,10 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     }
     let (queue, lines) = byte_queue::<Input>("relay.lines", cluster.receive.buffer_bytes as u64);
     let slots = start_routers(&supervisor, &shared, &lines, me.threads.or_cores(cores));
-    let uplinks = start_uplinks(&supervisor, &shared, &greeting, &peer_addrs);
+    let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
+    follow(&desk, &shared, &me.name, incarnation.sender);
+    let watch = start_watch(cluster, &supervisor, &shared, &desk);
+    let uplinks = start_uplinks(&supervisor, &shared, &greeting, &peer_addrs, (&desk, &watch));
     start_keeper(&supervisor, &shared);
     start_spill(cluster, me, &supervisor, &shared, incarnation)?;
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
@@ -98,7 +108,9 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         uplinks,
         queue: lines.probe(),
         telemetry: Telemetry::new(&me.name, "relay"),
+        operator: Operator::new(Arc::clone(&desk), vec![watch]),
     });
+    node::set_gauge(&controls.telemetry, Metric::SpillQuotaBytes, &[], cluster.spill.quota_bytes);
     let reporter = Arc::clone(&controls);
     node::report_own_metrics(cluster, me, &supervisor, move |now| {
         reporter.refresh();
@@ -106,12 +118,24 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     });
     start_listener(cluster, &supervisor, &shared, &listener, &queue);
     if let Some(listener) = link_listener {
-        let lender = spill::Lender::new(&shared, &greeting, &keeper, lines.probe());
+        let lender = spill::Lender::new(&shared, &greeting, &keeper, lines.probe(), desk);
         start_lender(&supervisor, lender, Arc::new(listener));
     }
     admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
     keeper.serving();
     Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, _data: data })
+}
+
+/// A relay that hears that it is forgotten takes no points any more.
+fn follow(desk: &Desk, shared: &Arc<Shared>, name: &str, sender: u64) {
+    let (shared, name) = (Arc::clone(shared), name.to_owned());
+    desk.follow(move |orders| {
+        // Of another sender: the name was a former machine's.
+        let is_me = |(node, what): (&str, Forgotten)| node == name && what.sender.is_none_or(|of| of == sender);
+        if orders.forgotten().any(is_me) {
+            shared.doubt.forgotten();
+        }
+    });
 }
 
 /// How long a start may wait for peers that are away.
@@ -148,10 +172,14 @@ fn known_of(sender: u64, cluster: &Cluster, me: &Node, clock: Clock) -> Known {
     Known { epoch, is_forgotten }
 }
 
-/// The nodes that take batches: the partial layer, or the final one where there is no partial.
+/// The layer that takes batches: the partial one, or the final one where there is no partial.
+fn takes_batches(cluster: &Cluster) -> Layer {
+    if cluster.layer(Layer::Partial).next().is_some() { Layer::Partial } else { Layer::Final }
+}
+
+/// Its nodes.
 fn peers(cluster: &Cluster) -> (Vec<String>, Vec<SocketAddr>) {
-    let layer = if cluster.layer(Layer::Partial).next().is_some() { Layer::Partial } else { Layer::Final };
-    cluster.layer(layer).filter_map(|node| node.link.map(|link| (node.name.clone(), link))).unzip()
+    cluster.layer(takes_batches(cluster)).filter_map(|node| node.link.map(|link| (node.name.clone(), link))).unzip()
 }
 
 fn share(
@@ -191,6 +219,7 @@ fn share(
         lanes: Lanes::new(&addresses, cluster.partitions),
         decider: Decider::new(routes, rules, cluster.partitions),
         stores,
+        journal: cluster.send.journal,
         peers: peers.to_vec(),
         machine,
         spill: Arc::new(spill::Handle::new(clock.unix())),
@@ -215,16 +244,29 @@ fn start_uplinks(
     shared: &Arc<Shared>,
     greeting: &Greeting,
     addrs: &[SocketAddr],
+    (desk, watch): (&Arc<Desk>, &Arc<Watch>),
 ) -> Vec<Arc<Uplink>> {
     let start_one = |(peer, addr): (usize, &SocketAddr)| {
-        let uplink = Arc::new(Uplink::new(Arc::clone(shared), peer, greeting.clone()));
-        let (service, addr, name) = (Arc::clone(&uplink), addr.to_string(), shared.peers[peer].clone());
+        let uplink = Arc::new(Uplink::new(Arc::clone(shared), peer, greeting.clone(), Arc::clone(watch)));
+        let linked = Linked::new(desk, Arc::clone(&uplink) as Arc<dyn link::Dialer>);
+        let (service, addr, name) = (linked, addr.to_string(), shared.peers[peer].clone());
         supervisor.spawn_task(format!("relay.link.{name}"), move |worker| {
             link::dial(worker, addr.clone(), name.clone(), Arc::clone(&service) as Arc<dyn link::Dialer>)
         });
         uplink
     };
     addrs.iter().enumerate().map(start_one).collect()
+}
+
+/// Watches the nodes that take batches, as the worker `relay.health`.
+fn start_watch(cluster: &Cluster, supervisor: &Supervisor, shared: &Arc<Shared>, desk: &Arc<Desk>) -> Arc<Watch> {
+    let probe = Probe::Canary { timeout: cluster.send.ack_timeout.max(CANARY_WITHIN) };
+    let pool = (takes_batches(cluster), Kind::Free, probe);
+    let observed = Arc::new(Watching::new(Arc::clone(shared)));
+    let watch = desk::watch(desk, cluster, pool, shared.peers.clone(), shared.clock, observed);
+    let (desk, watches) = (Arc::clone(desk), vec![Arc::clone(&watch)]);
+    supervisor.spawn_task("relay.health", move |worker| desk::run(worker, Arc::clone(&desk), watches.clone()));
+    watch
 }
 
 fn start_keeper(supervisor: &Supervisor, shared: &Arc<Shared>) {
@@ -252,7 +294,7 @@ fn start_spill(
         },
         journal: cluster.send.journal,
     };
-    let live = Arc::new(spill::LivePath::new(Arc::clone(shared), cluster.partitions, &finals));
+    let live = Arc::new(spill::LivePath::new(Arc::clone(shared), incarnation.epoch, cluster.partitions, &finals));
     let disk = spill::rocksdb(cluster.spill.quota_bytes);
     spill::start(supervisor, settings, Arc::clone(&shared.spill), live, disk, shared.clock)
 }

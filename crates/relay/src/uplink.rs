@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use engine::batch::{Incarnation, Versions};
 use engine::relay::Peer;
 use engine::time::{Mono, UnixSeconds};
+use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Dialer, Ended, Handler, Outgoing, Standing};
+use node::desk::Watch;
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
@@ -34,13 +36,14 @@ pub(crate) struct Uplink {
     pub(crate) shared: Arc<Shared>,
     pub(crate) peer: Peer,
     pub(crate) greeting: Greeting,
+    watch: Arc<Watch>,
     standing: Standing,
     watermark_at: AtomicU64,
 }
 
 impl Uplink {
-    pub(crate) fn new(shared: Arc<Shared>, peer: Peer, greeting: Greeting) -> Uplink {
-        Uplink { shared, peer, greeting, standing: Standing::default(), watermark_at: AtomicU64::new(0) }
+    pub(crate) fn new(shared: Arc<Shared>, peer: Peer, greeting: Greeting, watch: Arc<Watch>) -> Uplink {
+        Uplink { shared, peer, greeting, watch, standing: Standing::default(), watermark_at: AtomicU64::new(0) }
     }
 
     fn watermark_due(&self, now: Mono) -> bool {
@@ -70,10 +73,14 @@ impl Handler for Uplink {
                 let _moving = self.shared.moving();
                 self.shared.machine().nack(now, self.peer, id, reason);
             }
-            Frame::Verdict(_) => {}
-            Frame::Drain => self.shared.machine().peer_draining(now, self.peer),
+            Frame::Verdict(verdict) => self.watch.tell(|now, pool| pool.verdict(now, self.peer, verdict)),
+            Frame::Drain => {
+                self.shared.machine().peer_draining(now, self.peer);
+                self.watch.tell(|now, pool| pool.verdict(now, self.peer, Verdict::Draining));
+            }
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::Watermark(_)
@@ -97,6 +104,11 @@ impl Handler for Uplink {
             let open = self.oldest_open();
             let wall = UnixSeconds(self.shared.clock.unix().0.saturating_sub(CLIENT_DELAY_SECONDS));
             out.frame(&Frame::Watermark(self.shared.machine().watermark(now, open, wall)));
+        }
+        let canary = self.shared.machine().next_canary(self.peer, self.shared.clock.unix());
+        if let Some((sending, round)) = canary {
+            out.batch(sending.batch.bytes().clone(), sending.attempt, sending.class);
+            self.watch.tell(|now, pool| pool.canary_sent(now, self.peer, round));
         }
         let mut machine = self.shared.machine();
         while out.len() < WRITE_BYTES {
@@ -135,6 +147,7 @@ impl Dialer for Uplink {
         self.watermark_at.store(0, Ordering::Relaxed);
         self.shared.doubt.welcomed(self.peer);
         self.shared.machine().link_up(self.shared.clock.now(), self.peer, welcome.window_bytes);
+        self.watch.tell(|now, pool| pool.link_up(now, self.peer));
         self.shared.wake_links();
     }
 
@@ -143,6 +156,7 @@ impl Dialer for Uplink {
             *locked(&self.shared.counters.links_closed).entry(why.as_str()).or_default() += 1;
         }
         self.shared.machine().link_down(self.shared.clock.now(), self.peer);
+        self.watch.tell(|now, pool| pool.link_down(now, self.peer));
         self.shared.wake_links();
     }
 

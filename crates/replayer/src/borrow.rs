@@ -59,6 +59,7 @@ impl Handler for Borrower {
             Frame::Drain => info!(node = %self.shared.node, peer = %self.name, "relay is draining"),
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::Durable(_)

@@ -14,6 +14,7 @@ use engine::replay::{Books, LaneView, Replay};
 use engine::time::Mono;
 use link::Dialer as _;
 use node::VerdictKeeper;
+use node::desk::Operator;
 use runtime::Supervisor;
 use telemetry::{Metric, Telemetry};
 
@@ -35,6 +36,7 @@ pub(crate) struct ReplayerControls {
     pub(crate) horizon: Duration,
     pub(crate) borrowers: Vec<Arc<Borrower>>,
     pub(crate) senders: Vec<Arc<Sender>>,
+    pub(crate) operator: Operator,
 }
 
 impl ReplayerControls {
@@ -119,8 +121,9 @@ impl ReplayerControls {
                 plan.large_points
             ));
         }
-        if plan.replayers > 1 {
-            notes.push(format!("one of {} replayers: each takes its equal share of the rate", plan.replayers));
+        let replayers = machine.plan().replayers;
+        if replayers > 1 {
+            notes.push(format!("one of {replayers} replayers: each takes its equal share of the rate"));
         }
         if status.horizon_used_percent >= 80 {
             notes.push(format!(
@@ -176,11 +179,15 @@ impl ReplayerControls {
     pub(crate) fn refresh(&self) {
         let telemetry = &self.telemetry;
         node::record_ledger(telemetry, &self.ledger());
+        node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
+        self.operator.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let status = self.replay_status();
         node::set_gauge(telemetry, Metric::ReplayRate, &[], status.rate_now);
         node::set_gauge(telemetry, Metric::ReplayCeiling, &[], status.ceiling_now);
+        let used = u32::try_from(status.horizon_used_percent).map_or(f64::INFINITY, f64::from) / 100.0;
+        telemetry.gauge(Metric::ReplayHorizonUsed, &[]).set(used);
         let mut backlog = BTreeMap::<String, u64>::new();
         for source in &status.sources {
             *backlog.entry(source.source.clone()).or_default() += source.pending_points;
@@ -242,7 +249,7 @@ fn destination(name: String, books: &Books) -> DestinationLedger {
 
 impl Controls for ReplayerControls {
     fn health(&self) -> Health {
-        Health { node: self.shared.node.clone(), layer: "replayer".into(), verdict: self.verdict() }
+        Health::new(&self.shared.node, "replayer", self.verdict())
     }
 
     fn status(&self) -> Status {
@@ -315,6 +322,10 @@ impl Controls for ReplayerControls {
             .change(&convert::change(&change), &change.by)
             .map_err(|(wrong, why)| if wrong { Refusal::invalid(why) } else { Refusal::unavailable(why) })?;
         Ok(self.replay_status())
+    }
+
+    fn orders(&self) -> Option<&dyn admin::Orders> {
+        Some(&self.operator)
     }
 
     fn audit(&self) -> Vec<AuditEntry> {

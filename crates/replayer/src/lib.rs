@@ -18,5 +18,6 @@ mod start;
 mod stores;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 pub use start::{Running, start};

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use engine::verdict::Verdict;
 use engine::wire::{Class, Frame, Hello, HelloOk};
 use link::{Dialer, Ended, Handler, Outgoing, Standing};
+use node::desk::Watch;
 use tokio::sync::Notify;
 
 use crate::shared::Shared;
@@ -16,14 +18,15 @@ const WRITE_BYTES: usize = 1 << 20;
 pub(crate) struct Sender {
     shared: Arc<Shared>,
     receiver: usize,
+    watch: Arc<Watch>,
     standing: Standing,
     /// See `Shared::recovered`.
     begun: AtomicU64,
 }
 
 impl Sender {
-    pub(crate) fn new(shared: Arc<Shared>, receiver: usize) -> Sender {
-        Sender { shared, receiver, standing: Standing::default(), begun: AtomicU64::new(0) }
+    pub(crate) fn new(shared: Arc<Shared>, receiver: usize, watch: Arc<Watch>) -> Sender {
+        Sender { shared, receiver, watch, standing: Standing::default(), begun: AtomicU64::new(0) }
     }
 }
 
@@ -40,10 +43,14 @@ impl Handler for Sender {
                 self.shared.machine().nack(now, self.receiver, id, reason);
                 self.shared.wake_for_settled();
             }
-            Frame::Verdict(_) => {}
-            Frame::Drain => self.shared.machine().receiver_draining(self.receiver),
+            Frame::Verdict(verdict) => self.watch.tell(|now, pool| pool.verdict(now, self.receiver, verdict)),
+            Frame::Drain => {
+                self.shared.machine().receiver_draining(self.receiver);
+                self.watch.tell(|now, pool| pool.verdict(now, self.receiver, Verdict::Draining));
+            }
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::Watermark(_)
@@ -90,12 +97,14 @@ impl Dialer for Sender {
 
     fn up(&self, welcome: &HelloOk) {
         self.shared.machine().receiver_up(self.shared.clock.now(), self.receiver, welcome.window_bytes);
+        self.watch.tell(|now, pool| pool.link_up(now, self.receiver));
         self.begun.store(self.shared.recovered(), Ordering::Relaxed);
         self.shared.wake_all();
     }
 
     fn down(&self, _why: &Ended, _was_up: bool) {
         self.shared.machine().receiver_down(self.receiver);
+        self.watch.tell(|now, pool| pool.link_down(now, self.receiver));
         self.shared.turns.notify_one();
     }
 

@@ -1,22 +1,17 @@
 //! The operator's settings on disk, and the log of who changed what.
 //!
-//! `replay.json` is replaced as a whole: after a crash at any instant it is the old one or the new one. `replay-audit.jsonl`
-//! gets a line for each change; at [`AUDIT_BYTES`] it becomes `replay-audit.1.jsonl` in place of the one before. A file that
-//! cannot be read is put aside under another name, never deleted, and the cluster file's settings are in force.
+//! `replay.json` is replaced as a whole: after a crash at any instant it is the old one or the new one. The log of changes
+//! is a [`node::AuditLog`]. A file that cannot be read is put aside under another name, never deleted, and the cluster file's settings are in force.
 
-use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use admin_api::{AuditEntry, ReplaySettings};
+use node::AuditLog;
 use runtime::{ReplaceError, replace_file};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-const AUDIT_BYTES: u64 = 1 << 20;
-/// Entries in memory, and shown.
-const AUDIT_MAX: usize = 1_000;
 
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,11 +31,17 @@ pub(crate) struct FileError {
     source: io::Error,
 }
 
+impl From<ReplaceError> for FileError {
+    fn from(ReplaceError { action, path, source }: ReplaceError) -> FileError {
+        FileError { action, path, source }
+    }
+}
+
 /// The two files of one data directory.
 #[derive(Debug)]
 pub(crate) struct SettingsFile {
     dir: PathBuf,
-    recent: VecDeque<AuditEntry>,
+    log: AuditLog,
 }
 
 impl SettingsFile {
@@ -49,8 +50,7 @@ impl SettingsFile {
     /// # Errors
     /// When a damaged file cannot be put aside.
     pub(crate) fn open(dir: &Path, now: u64) -> Result<(SettingsFile, Kept, Option<String>), FileError> {
-        let mut file = SettingsFile { dir: dir.to_owned(), recent: VecDeque::new() };
-        file.recent = file.read_audit();
+        let file = SettingsFile { dir: dir.to_owned(), log: AuditLog::open(dir, "replay") };
         let path = file.path("replay.json");
         let (kept, why) = match fs::read(&path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
@@ -74,42 +74,17 @@ impl SettingsFile {
     pub(crate) fn save(&self, kept: &Kept) -> Result<(), FileError> {
         let path = self.path("replay.json");
         let text = serde_json::to_vec_pretty(kept).map_err(io::Error::other).map_err(failed("write", &path))?;
-        replace_file(&path, &text).map_err(|ReplaceError { action, path, source }| FileError { action, path, source })
+        replace_file(&path, &text).map_err(FileError::from)
     }
 
     /// Adds a line to the audit log. In memory it is kept in any case.
     pub(crate) fn note(&mut self, entry: AuditEntry) -> Result<(), FileError> {
-        let path = self.path("replay-audit.jsonl");
-        let line = serde_json::to_string(&entry).map_err(io::Error::other).map_err(failed("write", &path))?;
-        self.recent.push_front(entry);
-        self.recent.truncate(AUDIT_MAX);
-        if fs::metadata(&path).is_ok_and(|found| found.len() >= AUDIT_BYTES) {
-            let old = self.path("replay-audit.1.jsonl");
-            fs::rename(&path, &old).map_err(failed("put aside", &path))?;
-        }
-        let mut file = File::options().create(true).append(true).open(&path).map_err(failed("open", &path))?;
-        file.write_all(format!("{line}\n").as_bytes()).map_err(failed("write", &path))?;
-        file.sync_data().map_err(failed("sync", &path))
+        self.log.note(entry).map_err(FileError::from)
     }
 
     /// Latest first.
     pub(crate) fn audit(&self) -> Vec<AuditEntry> {
-        self.recent.iter().cloned().collect()
-    }
-
-    /// What can be read of the log: a line cut short by a crash is passed over.
-    fn read_audit(&self) -> VecDeque<AuditEntry> {
-        let mut recent = VecDeque::new();
-        for name in ["replay-audit.1.jsonl", "replay-audit.jsonl"] {
-            let Ok(bytes) = fs::read(self.path(name)) else { continue };
-            for line in bytes.split(|byte| *byte == b'\n') {
-                if let Ok(entry) = serde_json::from_slice(line) {
-                    recent.push_front(entry);
-                }
-            }
-        }
-        recent.truncate(AUDIT_MAX);
-        recent
+        self.log.entries()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -162,9 +137,9 @@ mod tests {
         for n in 0..1_500 {
             file.note(entry(n)).unwrap();
         }
-        assert_eq!((file.audit().len(), file.audit()[0].at), (AUDIT_MAX, 1_499));
+        assert_eq!((file.audit().len(), file.audit()[0].at), (1_000, 1_499));
         let size = |name: &str| fs::metadata(dir.join(name)).unwrap().len();
-        assert!(size("replay-audit.jsonl") + size("replay-audit.1.jsonl") <= 2 * AUDIT_BYTES + 10_000);
+        assert!(size("replay-audit.jsonl") + size("replay-audit.1.jsonl") <= (2 << 20) + 10_000);
         let path = dir.join("replay-audit.jsonl");
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() - 10]).unwrap();

@@ -125,7 +125,7 @@ impl Shared {
     pub(crate) fn refresh_rate(&self, change: impl FnOnce(&mut Controller)) {
         let mut controller = locked(&self.controller);
         let mut machine = self.machine();
-        controller.set(machine.control().bounds(&self.plan));
+        controller.set(machine.control().bounds(machine.plan()));
         change(&mut controller);
         let rate = controller.rate();
         machine.set_rate(rate);
@@ -135,6 +135,13 @@ impl Shared {
         }
         drop(controller);
         self.wake_all();
+    }
+
+    /// Replayers that an operator has forgotten leave their share to the others.
+    pub(crate) fn set_replayers(&self, replayers: usize) {
+        if self.machine().set_replayers(replayers.max(1) as u64) {
+            self.refresh_rate(|_| {});
+        }
     }
 
     pub(crate) fn controller(&self) -> Controller {

@@ -7,10 +7,12 @@ use std::time::Duration;
 use admin::Controls;
 use config::{Cluster, Layer, Node};
 use engine::batch::{Incarnation, Versions};
+use engine::health::{Kind, Probe};
 use engine::pool;
 use engine::replay::{Replay, Settings};
 use engine::rule::RuleSet;
 use link::Dialer;
+use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
 use node::{StartError, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
 use runtime::{Clock, Supervisor, net};
@@ -22,6 +24,7 @@ use crate::controls::ReplayerControls;
 use crate::send::Sender;
 use crate::settings::SettingsFile;
 use crate::shared::{Greeting, Parts, Shared};
+use crate::watching::Watching;
 use crate::{convert, keep, pacing, stores};
 
 /// How long the last outcomes get to reach the relays.
@@ -108,7 +111,18 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
         note,
     }));
     shared.refresh_rate(|_| {});
-    let (borrowers, senders) = (borrowers(&shared, &sources), sender_links(&shared, receivers.len()));
+    let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
+    let (all, follower): (Vec<String>, _) =
+        (cluster.layer(Layer::Replayer).map(|node| node.name.clone()).collect(), Arc::clone(&shared));
+    desk.follow(move |orders| {
+        let forgotten = orders.forgotten().filter(|(name, _)| all.iter().any(|of| of == name)).count();
+        follower.set_replayers(all.len() - forgotten);
+    });
+    // What a replayer sends is the relays': it has no batches of its own to prove a node with.
+    let pool = (takes_batches, Kind::Free, Probe::Link);
+    let observed = Arc::new(Watching(Arc::clone(&shared)));
+    let watch = desk::watch(&desk, cluster, pool, receivers.clone(), clock, observed);
+    let (borrowers, senders) = (borrowers(&shared, &sources), sender_links(&shared, receivers.len(), &watch));
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
     let controls = Arc::new(ReplayerControls {
         shared: Arc::clone(&shared),
@@ -119,6 +133,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
         horizon: cluster.final_.horizon,
         borrowers: borrowers.clone(),
         senders: senders.clone(),
+        operator: Operator::new(Arc::clone(&desk), vec![Arc::clone(&watch)]),
     });
     let reporter = Arc::clone(&controls);
     #[cfg(test)]
@@ -127,11 +142,13 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
         reporter.refresh();
         reporter.telemetry.graphite_lines(now)
     });
-    let borrowing = borrowers.into_iter().map(|link| link as Arc<dyn Dialer>);
+    let borrowing = borrowers.into_iter().map(|link| Linked::new(&desk, link) as Arc<dyn Dialer>);
     dial(&supervisor, "replayer.source", &sources, &source_addrs, borrowing);
-    let sending = senders.into_iter().map(|link| link as Arc<dyn Dialer>);
+    let sending = senders.into_iter().map(|link| Linked::new(&desk, link) as Arc<dyn Dialer>);
     dial(&supervisor, "replayer.link", &receivers, &receiver_addrs, sending);
     start_workers(&supervisor, &shared);
+    let watches = vec![watch];
+    supervisor.spawn_task("replayer.health", move |worker| desk::run(worker, Arc::clone(&desk), watches.clone()));
     admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
     keeper.serving();
     Ok(Running {
@@ -160,8 +177,9 @@ fn borrowers(shared: &Arc<Shared>, names: &[String]) -> Vec<Arc<Borrower>> {
     names.iter().enumerate().map(link).collect()
 }
 
-fn sender_links(shared: &Arc<Shared>, receivers: usize) -> Vec<Arc<Sender>> {
-    (0..receivers).map(|receiver| Arc::new(Sender::new(Arc::clone(shared), receiver))).collect()
+fn sender_links(shared: &Arc<Shared>, receivers: usize, watch: &Arc<Watch>) -> Vec<Arc<Sender>> {
+    let link = |receiver| Arc::new(Sender::new(Arc::clone(shared), receiver, Arc::clone(watch)));
+    (0..receivers).map(link).collect()
 }
 
 fn dial(

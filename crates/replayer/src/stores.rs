@@ -14,7 +14,9 @@ use crate::shared::Shared;
 const EVERY: Duration = Duration::from_millis(50);
 /// A lease lasts 30 s; the receipt is to come in less.
 const ROTATE_MAX: Duration = Duration::from_secs(5);
-const ROTATE_BYTES_MAX: u64 = 16 << 20;
+/// Half of what may be on its way to a store, so that a receipt is asked for while there is more to send. With a larger one,
+/// receipts would come by time alone, and replay would go at so many bytes in five seconds.
+const ROTATE_BYTES_MAX: u64 = 4 << 20;
 /// Held for one address at the most.
 const RETAIN_BYTES: u64 = 32 << 20;
 

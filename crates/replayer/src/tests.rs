@@ -163,6 +163,7 @@ impl Handler for FakeLink {
             | Frame::Verdict(_)
             | Frame::Leased(_)
             | Frame::LeaseEnd(_)
+            | Frame::Control(_)
             | Frame::Backlog(_) => return Err(Ended::Unexpected("not for a fake")),
         }
         Ok(())

@@ -32,16 +32,47 @@ pub(crate) fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((found.dev(), found.ino()))
 }
 
+/// The store is taken until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Owner(fs::File);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child process that was forked just before and has not come to its exec.
+        // Where this fails there was no lock.
+        rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock).ok();
+    }
+}
+
 /// Takes the store for this handle. RocksDB has a lock of its own, but only opening takes it, and opening changes what
 /// a repair would need as it was.
-pub(crate) fn lock(path: &Path) -> Result<fs::File, StoreError> {
+pub(crate) fn lock(path: &Path) -> Result<Owner, StoreError> {
     let opened = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path.join("owner"));
     let file = opened.map_err(|error| failure::of_system("lock", error, path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Owner(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: path.display().to_string() }),
         // RocksDB's lock remains.
-        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK | rustix::io::Errno::NOSYS) => Ok(file),
+        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOLCK | rustix::io::Errno::NOSYS) => Ok(Owner(file)),
         Err(error) => Err(failure::of_system("lock", error.into(), path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As in a child process between fork and exec.
+    #[test]
+    fn a_dropped_owner_lets_go_also_while_a_copy_of_its_descriptor_is_open() {
+        let dir = std::env::temp_dir().join(format!("spillway-store-owner-{}", std::process::id()));
+        create_directory(&dir).expect("a directory");
+        let owner = lock(&dir).expect("free");
+        let copy = owner.0.try_clone().expect("a descriptor");
+        assert!(matches!(lock(&dir), Err(StoreError::InUse { .. })));
+        drop(owner);
+        drop(lock(&dir).expect("free again"));
+        drop(copy);
+        fs::remove_dir_all(&dir).expect("removed");
     }
 }

@@ -39,7 +39,7 @@ pub use open::{Finding, Opened, What, open};
 pub use witness::Witness;
 
 use bytes::Bytes;
-use directory::{create_directory, identity, lock};
+use directory::{Owner, create_directory, identity, lock};
 use families::{Families, Family, Memtables, OP_BYTES, Piece};
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, FlushOptions, ReadOptions, WaitForCompactOptions,
@@ -99,7 +99,7 @@ pub struct RocksStore {
     /// Damage was met and noted for the next opening.
     is_marked: bool,
     /// Held for as long as the store is open.
-    lock: Option<fs::File>,
+    lock: Option<Owner>,
     /// The failure after which this handle takes no more writes.
     failed: Option<String>,
 }
@@ -125,7 +125,7 @@ impl RocksStore {
         Ok(RocksStore::open_tuned(path, options, Care::Strict)?.with_lock(held))
     }
 
-    fn with_lock(mut self, lock: fs::File) -> RocksStore {
+    fn with_lock(mut self, lock: Owner) -> RocksStore {
         self.lock = Some(lock);
         self
     }

@@ -32,7 +32,7 @@ use rocksdb::DB;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -369,7 +369,14 @@ fn rebuild_in(path: &Path, rebuilt: &Path, options: Options) -> Result<String, S
 /// Writes what can be read of a damaged table, as far as it was in a family of its own: its owner never deletes single
 /// keys there and never reads again what it has forgotten, so that nothing comes back that should be gone.
 fn take_remains(table: &Path, store: &mut RocksStore) -> Result<u64, StoreError> {
-    let Ok(bytes) = fs::read(table) else { return Ok(0) };
+    let mut bytes = Vec::new();
+    match File::open(table).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        // A place that the disk does not give ends it.
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::IO.raw_os_error()) => {
+            return Err(failure::of_system("read a damaged table of", error, table));
+        }
+        Ok(_) | Err(_) => {}
+    }
     let (mut batch, mut entries) = (WriteBatch::new(), 0);
     for (key, value) in remains::puts(&bytes) {
         if !store.families.is_listed(&key) || store.get(&key)?.is_some() {

@@ -74,6 +74,8 @@ metrics! {
         "1 for what the spill is able to do: ok, quota, disk_full, read_only, error or starting";
     SpillBytes, Gauge, "spill_bytes", [],
         "Bytes that the spill occupies on disk";
+    SpillQuotaBytes, Gauge, "spill_quota_bytes", [],
+        "Bytes that it may occupy";
     SpillLanePendingPoints, Gauge, "spill_lane_pending_points", ["lane"],
         "Points of a lane of the spill that are neither settled nor dropped";
     SpillLanePendingBytes, Gauge, "spill_lane_pending_bytes", ["lane"],
@@ -92,6 +94,8 @@ metrics! {
         "Time that this took";
     DestinationDroppedPoints, Counter, "destination_dropped_points_total", ["destination", "reason"],
         "Points owed to a destination and given up";
+    LostPoints, Counter, "lost_points_total", [],
+        "Points dropped, but not by a route or an operator; there from the start, so that its first rise is seen";
     UnaccountedPoints, Gauge, "unaccounted_points", [],
         "What the books miss; anything but zero is a bug";
     ConnectionsOpen, Gauge, "connections_open", [],
@@ -122,12 +126,24 @@ metrics! {
         "Time for which clients were not read because a queue was full";
     LinkUp, Gauge, "link_up", ["peer"],
         "Whether the link to a peer is up";
+    PoolEligible, Gauge, "pool_eligible", ["layer", "peer"],
+        "1 for a peer that may get work from this node, 0 for one that health or an order keeps it from";
+    PoolLenient, Gauge, "pool_lenient", ["layer"],
+        "1 while a link that is up is enough for work, 0 while peers must have proven themselves";
+    PoolEjections, Counter, "pool_ejections_total", ["peer"],
+        "Times that a peer was put out for a while because it was far slower than the others";
+    CanariesAcked, Counter, "canaries_acked_total", ["peer"],
+        "Empty batches that came through a peer to the final layer's log and back in time";
+    CanariesFailed, Counter, "canaries_failed_total", ["peer"],
+        "Empty batches that did not, while those through another peer did";
     LinkReconnects, Counter, "link_reconnects_total", ["peer"],
         "Attempts to open a link to a peer";
     LinkInFlightBytes, Gauge, "link_in_flight_bytes", ["peer"],
         "Bytes sent to a peer and not durable yet";
     LinkOldestUnacked, Gauge, "link_oldest_unacked_seconds", ["peer"],
         "Age of the oldest batch that a peer has not made durable";
+    Durable, Gauge, "durable_seconds", ["percentile"],
+        "Time from sealing to durable within which so many percent of the batches were, since the start";
     LinkResends, Counter, "link_resends_total", ["peer"],
         "Batches sent again";
     LinkNacks, Counter, "link_nacks_total", ["peer", "reason"],
@@ -136,6 +152,8 @@ metrics! {
         "Links that ended, at the side that counts";
     DuplicateBatches, Counter, "duplicate_batches_total", [],
         "Batches that had been merged before; they changed nothing";
+    ForgottenPoints, Gauge, "forgotten_points", ["node"],
+        "Points that were given up with a node that an operator has forgotten, as far as anybody could say";
     ReplayRate, Gauge, "replay_points_per_second", [],
         "Points that a replayer sends in a second, mean of the last five";
     ReplayCeiling, Gauge, "replay_ceiling_points_per_second", [],
@@ -146,6 +164,8 @@ metrics! {
         "Points that a replayer has borrowed and not settled";
     ReplayLimited, Gauge, "replay_limited", ["by"],
         "1 for what holds the replay's rate where it is";
+    ReplayHorizonUsed, Gauge, "replay_horizon_used_ratio", [],
+        "Age of the oldest point that waits, of the horizon; above 1 it will be refused as too old";
     ReplaySettled, Counter, "replay_settled_points_total", ["outcome"],
         "Borrowed points by what became of them";
     WindowsOpen, Gauge, "windows_open", [],
@@ -166,6 +186,8 @@ metrics! {
         "1 for what the disk of the node lets it do";
     StoreBytes, Gauge, "store_bytes", [],
         "Bytes that the store of the node occupies";
+    StoreQuotaBytes, Gauge, "store_quota_bytes", [],
+        "Bytes that it may occupy";
     IncludedLost, Gauge, "included_lost", [],
         "1 if the node does not know any more which batches it merged before its damage";
     LatePoints, Counter, "late_points_total", ["action"],
@@ -174,6 +196,8 @@ metrics! {
         "1 for the verdict that the node gives on itself";
     Uptime, Gauge, "uptime_seconds", [],
         "Time since the node started";
+    ResidentBytes, Gauge, "resident_bytes", [],
+        "Memory of the node's process; nodes of one process share it";
     LogLinesSwallowed, Counter, "log_lines_swallowed_total", ["site"],
         "Log lines not written because their site repeats";
     BuildInfo, Gauge, "build_info", ["version"],

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use admin_api::{
-    BadLine, CursorAdvance, Failpoint, Health, Ledger, ReplayChange, ReplayStatus, SpillDiscard, SpillLoss,
-    SpillStatus, SpillVerified, Status, WorkerStatus, paths,
+    AuditEntry, BadLine, CursorAdvance, Failpoint, Health, Ledger, ModeChange, ModeStatus, NodeChange, Ordered,
+    ReplayChange, ReplayStatus, SpillDiscard, SpillLoss, SpillStatus, SpillVerified, Status, WorkerStatus, paths,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -144,6 +144,41 @@ impl Admin {
     pub fn advance_cursor(&self, advance: &CursorAdvance) -> Result<SpillLoss, String> {
         let body = self.tell(http::post_json, paths::SPILL_CURSOR, advance)?;
         serde_json::from_str(&body).map_err(|error| format!("{}: {error} in: {body}", paths::SPILL_CURSOR))
+    }
+
+    /// The modes in force.
+    ///
+    /// # Errors
+    /// See [`Admin::health`].
+    pub fn modes(&self) -> Result<ModeStatus, String> {
+        self.ask(paths::HEALTH_MODE)
+    }
+
+    /// Switches the mode of a layer or of all, on this node.
+    ///
+    /// # Errors
+    /// See [`Admin::change_replay`].
+    pub fn change_mode(&self, change: &ModeChange) -> Result<Ordered, String> {
+        let body = self.tell(http::put_json, paths::HEALTH_MODE, change)?;
+        serde_json::from_str(&body).map_err(|error| format!("{}: {error} in: {body}", paths::HEALTH_MODE))
+    }
+
+    /// `drain`, `undrain` or `forget`, ordered on this node.
+    ///
+    /// # Errors
+    /// See [`Admin::change_replay`].
+    pub fn change_node(&self, node: &str, what: &str, change: &NodeChange) -> Result<Ordered, String> {
+        let path = format!("/v1/nodes/{node}/{what}");
+        let body = self.tell(http::post_json, &path, change)?;
+        serde_json::from_str(&body).map_err(|error| format!("{path}: {error} in: {body}"))
+    }
+
+    /// The orders that this node has heard of, latest first.
+    ///
+    /// # Errors
+    /// See [`Admin::health`].
+    pub fn orders(&self) -> Result<Vec<AuditEntry>, String> {
+        self.ask(paths::CONTROL_AUDIT)
     }
 
     fn tell<T: Serialize>(

@@ -255,6 +255,11 @@ impl Sink {
         self.shared.receipts.load(Ordering::SeqCst)
     }
 
+    /// Forgets the values that have arrived: what is looked at from now on came after this.
+    pub fn forget_points(&self) {
+        self.shared.seen().points.clear();
+    }
+
     /// A look at what has arrived.
     pub fn look<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
         look(&self.shared.seen())

@@ -26,7 +26,7 @@ impl Operated {
 
 impl Controls for Operated {
     fn health(&self) -> Health {
-        Health { node: "n".to_owned(), layer: "relay".to_owned(), verdict: Verdict::Ready }
+        Health::new("n", "relay", Verdict::Ready)
     }
     fn status(&self) -> Status {
         unreachable!("not asked here")

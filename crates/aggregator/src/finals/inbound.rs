@@ -41,6 +41,7 @@ impl Handler for Inbound {
             | Frame::Verdict(_)
             | Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::Durable(_)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use engine::time::Mono;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, Role};
 use link::{Dialer, Ended, Handler, Outgoing, Standing};
+use node::desk::Watch;
 use tokio::sync::Notify;
 use tracing::info;
 
@@ -19,13 +20,14 @@ const WATERMARK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Downlink {
     role: Arc<PartialRole>,
     owner: usize,
+    watch: Arc<Watch>,
     standing: Standing,
     watermark_at: AtomicU64,
 }
 
 impl Downlink {
-    pub(crate) fn new(role: Arc<PartialRole>, owner: usize) -> Downlink {
-        Downlink { role, owner, standing: Standing::default(), watermark_at: AtomicU64::new(0) }
+    pub(crate) fn new(role: Arc<PartialRole>, owner: usize, watch: Arc<Watch>) -> Downlink {
+        Downlink { role, owner, watch, standing: Standing::default(), watermark_at: AtomicU64::new(0) }
     }
 
     pub(crate) fn peer(&self) -> &str {
@@ -44,11 +46,12 @@ impl Handler for Downlink {
                 self.standing.progress();
                 self.role.ring_all();
             }
-            Frame::Verdict(_) => {}
+            Frame::Verdict(verdict) => self.watch.tell(|now, pool| pool.verdict(now, self.owner, verdict)),
             // A final node that drains still answers; there is nowhere else to go with its partitions.
             Frame::Drain => info!(node = %self.role.setup.node, peer = self.peer(), "final node is draining"),
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::LeaseRequest(_)
@@ -111,10 +114,12 @@ impl Dialer for Downlink {
     fn up(&self, _welcome: &HelloOk) {
         self.watermark_at.store(0, Ordering::Relaxed);
         self.role.machine().owner_connected(self.owner);
+        self.watch.tell(|now, pool| pool.link_up(now, self.owner));
         self.role.wakes[self.owner].notify_one();
     }
 
     fn down(&self, _why: &Ended, _was_up: bool) {
         self.role.machine().owner_disconnected(self.owner);
+        self.watch.tell(|now, pool| pool.link_down(now, self.owner));
     }
 }

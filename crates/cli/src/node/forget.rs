@@ -1,7 +1,7 @@
 //! `spillway node forget`: first everybody is asked what would be lost; then, if that is nothing or `--force` says so,
 //! all nodes are told. Who does not hear of it now hears of it from its peers.
 
-use admin_api::{SpillDiscard, SpillLoss, paths};
+use admin_api::{NodeChange, SpillDiscard, SpillLoss, paths};
 use anyhow::anyhow;
 use config::{Layer, Node};
 use serde::Serialize;
@@ -98,16 +98,17 @@ fn carry_out(context: &Context<'_>, node: &Node, found: &Found, screen: &mut Scr
             screen.note(&complaint(&node.name, fault))?;
         }
     }
-    let mut body = serde_json::json!({ "by": context.by });
-    if let Some(sender) = &found.sender {
-        body["sender"] = sender.as_str().into();
-    }
-    if node.layer == Layer::Relay {
-        body["lost_points"] = found.points().into();
-    }
+    let of_relay = node.layer == Layer::Relay;
+    let body = NodeChange {
+        sender: found.sender.clone(),
+        lost_points: of_relay.then(|| found.points()),
+        force: of_relay,
+        by: context.by.clone(),
+        ..NodeChange::default()
+    };
     let mut requests = Vec::new();
     for other in &context.cluster.nodes {
-        requests.push((other, Request::order(&format!("/v1/nodes/{}/forget", node.name), &body)?));
+        requests.push((other, Request::post(&format!("/v1/nodes/{}/forget", node.name), &body)?.quick()));
     }
     // Its own answer is of no weight: it may be gone.
     let answers = context.client.exchange(requests);
@@ -161,7 +162,9 @@ fn picture(context: &Context<'_>, node: &Node, found: &Found) -> String {
         out.push_str(&format!("links with it are up on {}\n", found.linked.join(", ")));
     }
     if let Some(sender) = &found.sender {
-        out.push_str(&format!("sender {sender}: all its epochs are retired, nothing of it is taken any more\n"));
+        out.push_str(&format!(
+            "sender {sender}: forgetting retires all its epochs, and nothing of it is taken any more\n"
+        ));
     }
     if !found.loses() {
         out.push_str("nothing would be lost\n");

@@ -20,8 +20,8 @@ fn node(about: About) -> FakeNode {
     let or_not = |reply: Option<Reply>| reply.unwrap_or_else(|| bad(404, "not here"));
     FakeNode::responding(move |asked| match asked.what.as_str() {
         "GET /v1/nodes/relay-1" | "GET /v1/nodes/partial-1" => good(&about.known),
-        "GET /v1/spill" => or_not(about.spill.as_ref().map(|spill| good(spill))),
-        "GET /v1/replay" => or_not(about.replay.as_ref().map(|replay| good(replay))),
+        "GET /v1/spill" => or_not(about.spill.as_ref().map(good)),
+        "GET /v1/replay" => or_not(about.replay.as_ref().map(good)),
         "GET /v1/ledger" => good(&Ledger {
             destinations: vec![DestinationLedger { in_flight: about.in_flight, ..DestinationLedger::default() }],
             ..Ledger::default()
@@ -65,9 +65,15 @@ fn relay(pending: u64, in_flight: u64) -> FakeNode {
 }
 
 fn cluster_with(name: &str, relay: &FakeNode, partial: &FakeNode, replayer: &FakeNode) -> File {
+    let last = node(About::default());
     cluster_of(
         name,
-        &[("relay-1", "relay", relay), ("partial-1", "partial", partial), ("replayer-1", "replayer", replayer)],
+        &[
+            ("relay-1", "relay", relay),
+            ("partial-1", "partial", partial),
+            ("final-1", "final", &last),
+            ("replayer-1", "replayer", replayer),
+        ],
     )
 }
 
@@ -85,7 +91,9 @@ fn a_relay_that_is_gone_is_not_forgotten_while_its_spill_would_be_lost() {
     golden("node-forget-dry-run", &forget(&file, &["relay-1", "--dry-run"]), &hidden);
     assert!(partial.asked("POST").is_empty() && replayer.asked("POST").is_empty());
     golden("node-forget-force", &forget(&file, &["relay-1", "--force"]), &hidden);
-    let expected = serde_json::json!({ "sender": SENDER, "lost_points": 12_000, "by": "alice@ops" });
+    let expected = serde_json::json!({
+        "sender": SENDER, "lost_points": 12_000, "force": true, "dry_run": false, "by": "alice@ops",
+    });
     assert_eq!(partial.asked("POST /v1/nodes/relay-1/forget")[0].json(), expected);
     assert_eq!(replayer.asked("POST")[0].json(), expected);
 }
@@ -126,27 +134,32 @@ fn a_relay_that_lives_says_itself_what_it_has_and_counts_what_it_gives_up() {
 
 #[test]
 fn who_holds_nothing_is_forgotten_at_once_and_who_is_silent_is_named() {
-    let (gone, away, good_one) = (FakeNode::closed(), FakeNode::closed(), replayer(0));
+    let (gone, away, good_one, last) = (FakeNode::closed(), FakeNode::closed(), replayer(0), node(About::default()));
     let file = cluster_of(
         "forget-partial",
-        &[("relay-1", "relay", &away), ("partial-1", "partial", &gone), ("replayer-1", "replayer", &good_one)],
+        &[
+            ("relay-1", "relay", &away),
+            ("partial-1", "partial", &gone),
+            ("final-1", "final", &last),
+            ("replayer-1", "replayer", &good_one),
+        ],
     );
     let said = forget(&file, &["partial-1"]);
     assert_eq!(said.exit, Exit::Partial);
     assert!(
-        said.out.ends_with("nothing would be lost\npartial-1 is forgotten: 1 of 2 nodes know it\n"),
+        said.out.ends_with("nothing would be lost\npartial-1 is forgotten: 2 of 3 nodes know it\n"),
         "{}",
         said.out
     );
     assert!(said.err.starts_with("spillway: relay-1 does not answer"), "{}", said.err);
     assert!(said.err.ends_with("hears of it from its peers when it returns\n"), "{}", said.err);
-    assert_eq!(good_one.asked("POST")[0].json(), serde_json::json!({ "by": "alice@ops" }));
+    assert_eq!(good_one.asked("POST")[0].json(), serde_json::json!({ "dry_run": false, "by": "alice@ops" }));
 }
 
 #[test]
 fn what_cannot_be_forgotten_is_refused() {
-    let idle = replayer(0);
-    let file = cluster_of("forget-wrong", &[("relay-1", "relay", &idle), ("final-1", "final", &idle)]);
+    let (idle, last) = (relay(0, 0), node(About::default()));
+    let file = cluster_of("forget-wrong", &[("relay-1", "relay", &idle), ("final-1", "final", &last)]);
     let said = forget(&file, &["final-1", "--force"]);
     assert_eq!(said.exit, Exit::Refused);
     assert!(said.err.contains("final-1 is a final node: its partitions are on it alone"), "{}", said.err);

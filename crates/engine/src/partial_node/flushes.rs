@@ -60,6 +60,9 @@ impl PartialNode {
 
     /// The next flush to write to a final node, lane F first; it counts as sent from now on.
     pub fn next_flush(&mut self, now: Mono, owner: usize) -> Option<&Flush> {
+        if self.held_off.get(owner) == Some(&true) {
+            return None;
+        }
         let timeout = self.settings.flush_timeout;
         let owners = &self.settings.owners;
         let due = |out: &InFlush| out.sent.is_none_or(|at| now.since(at) > timeout);
@@ -83,6 +86,14 @@ impl PartialNode {
             if self.settings.owners.get(partition) == Some(&owner) {
                 lanes.iter_mut().flatten().for_each(|out| out.sent = None);
             }
+        }
+    }
+
+    /// Which final nodes get no flushes, and none of whose batches are taken: an operator drained them. What is out to
+    /// them may still be answered, and what is held waits.
+    pub fn hold_off(&mut self, held_off: &[bool]) {
+        for (mine, held_off) in self.held_off.iter_mut().zip(held_off) {
+            *mine = *held_off;
         }
     }
 

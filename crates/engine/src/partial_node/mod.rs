@@ -136,6 +136,8 @@ pub struct PartialNode {
     origins: BTreeMap<Connection, Origin>,
     flushes: Vec<[Option<InFlush>; 2]>,
     owners_up: Vec<bool>,
+    /// Which an operator holds off.
+    held_off: Vec<bool>,
     next_flush: u64,
     generations: Vec<u64>,
     strikes: BTreeMap<BatchId, u8>,
@@ -155,6 +157,7 @@ impl PartialNode {
             bytes_for: vec![0; owners],
             origins: BTreeMap::new(),
             owners_up: vec![false; owners],
+            held_off: vec![false; owners],
             flushes: (0..settings.partitions).map(|_| [None, None]).collect(),
             next_flush: settings.first_flush,
             generations: vec![0; settings.shards],
@@ -250,7 +253,7 @@ impl PartialNode {
             // One batch goes in any case while live leaves room for it.
             Class::Replay => self.replay_bytes > 0 && self.replay_bytes + len(batch) > self.replay_room(),
         };
-        let full = full || self.is_full_for_who_is_away(batch);
+        let full = full || self.is_full_for_who_is_away(batch) || self.is_held_off(batch);
         full.then_some(NackReason::Overloaded { retry_after_ms: RETRY_AFTER_MS })
     }
 
@@ -260,6 +263,11 @@ impl PartialNode {
         let share = self.settings.hold_bytes / 2 / (self.bytes_for.len().max(1) as u64);
         self.owners_of(batch.header().partitions())
             .any(|owner| !self.owners_up[owner] && self.bytes_for[owner] + len(batch) > share.max(WINDOW_MIN))
+    }
+
+    /// It feeds a final node that gets nothing now: relays spill it at once.
+    fn is_held_off(&self, batch: &Batch) -> bool {
+        self.owners_of(batch.header().partitions()).any(|owner| self.held_off.get(owner) == Some(&true))
     }
 
     /// The final nodes that these partitions belong to, each once.

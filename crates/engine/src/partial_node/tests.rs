@@ -405,3 +405,25 @@ fn batches_for_a_final_node_that_is_away_leave_room_for_the_others() {
     node.recover();
     assert_eq!(node.bytes_for, [0, 0]);
 }
+
+#[test]
+fn a_final_node_that_is_held_off_gets_nothing_and_its_batches_are_refused_at_once() {
+    let mut node = node();
+    (0..2).for_each(|owner| node.owner_connected(owner));
+    node.batch(RELAY, batch(0, &[0]), false, Class::Live);
+    node.batch(RELAY, batch(1, &[1]), false, Class::Live);
+    let work = node.take_work();
+    assert!(node.built(0, 1, fold(&work[0], 0)) && node.built(1, 1, fold(&work[1], 1)));
+    node.hold_off(&[false, true]);
+    assert!(next(&mut node, 0, 0).is_some());
+    assert_eq!(next(&mut node, 0, 1), None);
+    node.batch(RELAY, batch(2, &[1]), false, Class::Live);
+    node.batch(RELAY, batch(3, &[0, 1]), false, Class::Live);
+    node.batch(RELAY, batch(4, &[2]), false, Class::Live);
+    let overloaded = NackReason::Overloaded { retry_after_ms: RETRY_AFTER_MS };
+    let (_, nacks) = node.answers(Mono::ZERO, RELAY, Duration::ZERO);
+    assert_eq!(nacks, [(id(2), overloaded), (id(3), overloaded)]);
+    node.hold_off(&[false, false]);
+    assert!(next(&mut node, 0, 1).is_some(), "it is sent as soon as it may be");
+    balanced(&node);
+}

@@ -20,6 +20,7 @@ impl Relay {
             if range.sender != me.sender || range.epoch != me.epoch {
                 continue;
             }
+            self.canaries.durable(range.first, range.last);
             let done: Vec<u32> = self.held.range(range.first..=range.last).map(|(seq, _)| *seq).collect();
             for seq in done {
                 self.one_durable(now, seq);
@@ -36,6 +37,9 @@ impl Relay {
         self.last_progress = now;
         if let State::Sent { peer, at } = held.state {
             self.streams.answered(now, peer, &held.batch, at);
+            if let Some(link) = self.links.get_mut(peer) {
+                link.answered = (link.answered.0 + now.since(at), link.answered.1 + 1);
+            }
         }
     }
 
@@ -45,6 +49,7 @@ impl Relay {
         if id.sender != me.sender || id.epoch != me.epoch {
             return;
         }
+        self.canaries.refused(id.seq);
         match reason {
             NackReason::Overloaded { retry_after_ms } => {
                 self.wait_again(id.seq, now + Duration::from_millis(u64::from(retry_after_ms)), peer);

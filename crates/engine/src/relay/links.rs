@@ -1,6 +1,8 @@
 //! Which link gets which batch, and when one is sent again.
 
-use super::{Link, Peer, PeerView, Relay, Sending, State, len};
+use std::time::Duration;
+
+use super::{Link, Peer, PeerPace, PeerView, Relay, Sending, State, len};
 use crate::batch::Batch;
 use crate::pool;
 use crate::time::Mono;
@@ -41,9 +43,31 @@ impl Relay {
         self.assign_slots(now);
     }
 
+    /// Which peers may get work, as long as [`super::Settings::peers`]. All, before this is said for the first time. What
+    /// is on its way to one that may not any more may still become durable.
+    pub fn set_eligible(&mut self, now: Mono, eligible: &[bool]) {
+        self.eligible = eligible.to_vec();
+        self.assign_slots(now);
+    }
+
+    /// How fast each peer was since this was asked last.
+    pub fn take_pace(&mut self) -> Vec<PeerPace> {
+        let take = |link: &mut Link| {
+            let (sum, count) = std::mem::take(&mut link.answered);
+            let queue_delay = Duration::from_millis(u64::from(link.queue_delay_ms));
+            PeerPace { took: sum.checked_div(count), queue_delay }
+        };
+        self.links.iter_mut().map(take).collect()
+    }
+
+    fn takes_work(&self, peer: Peer) -> bool {
+        self.links.get(peer).is_some_and(|link| link.up && !link.draining)
+            && self.eligible.get(peer).copied().unwrap_or(false)
+    }
+
     pub(super) fn assign_slots(&mut self, now: Mono) {
         let disowned = self.disowned.is_some();
-        let eligible: Vec<bool> = self.links.iter().map(|link| link.up && !link.draining && !disowned).collect();
+        let eligible: Vec<bool> = (0..self.links.len()).map(|peer| !disowned && self.takes_work(peer)).collect();
         if eligible.contains(&true) {
             self.nobody_since = None;
         } else {
@@ -101,9 +125,8 @@ impl Relay {
         if Some(chosen) != avoid {
             return Some(chosen);
         }
-        let members: Vec<Peer> = (0..self.links.len())
-            .filter(|&peer| self.links[peer].up && !self.links[peer].draining && Some(peer) != avoid)
-            .collect();
+        let members: Vec<Peer> =
+            (0..self.links.len()).filter(|&peer| self.takes_work(peer) && Some(peer) != avoid).collect();
         pool::preference(slot, &self.settings.peers, &members).first().copied().or(Some(chosen))
     }
 

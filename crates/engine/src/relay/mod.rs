@@ -26,6 +26,7 @@
 mod answers;
 mod books;
 mod budget;
+mod canary;
 mod due;
 mod latency;
 mod links;
@@ -39,6 +40,8 @@ use crate::time::{Mono, UnixSeconds};
 use crate::wire::{Class, Ticket, Watermark};
 pub use books::{Books, Drop};
 use budget::RetryBudget;
+use canary::Canaries;
+pub use canary::Canary;
 pub use due::Due;
 pub use latency::Latency;
 use streams::Streams;
@@ -86,6 +89,15 @@ pub struct PeerView {
     pub window_bytes: u64,
     pub queue_delay_ms: u32,
     pub oldest: Option<Mono>,
+}
+
+/// How fast one peer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerPace {
+    /// From sending to the answer, on average; `None`: nothing was answered.
+    pub took: Option<Duration>,
+    /// As it said last.
+    pub queue_delay: Duration,
 }
 
 /// What a link writes next.
@@ -139,6 +151,8 @@ struct Link {
     out_bytes: u64,
     out_points: u64,
     queue_delay_ms: u32,
+    /// How long answers took since this was asked last: sum and number.
+    answered: (Duration, u32),
 }
 
 /// The machine. See the module's head.
@@ -153,6 +167,9 @@ pub struct Relay {
     waiting: BTreeSet<u32>,
     held_bytes: u64,
     links: Vec<Link>,
+    /// Which peers may get work; who decides is `health`.
+    eligible: Vec<bool>,
+    canaries: Canaries,
     slots: Vec<Option<Peer>>,
     streams: Streams,
     budget: RetryBudget,
@@ -193,6 +210,8 @@ impl Relay {
             waiting: BTreeSet::new(),
             held_bytes: 0,
             links: vec![Link::default(); peers],
+            eligible: vec![true; peers],
+            canaries: Canaries::default(),
             slots,
             streams: Streams::default(),
             budget: RetryBudget::new(now),
@@ -343,6 +362,7 @@ impl Relay {
         let out = self.books.dropped.values().sum::<u64>() + self.books.in_flight + self.books.spilled;
         self.books.delivered = self.books.owed.saturating_sub(out);
         self.links.iter_mut().for_each(|link| *link = Link::default());
+        self.canaries.forget_all();
         self.streams = Streams::default();
         self.assign_slots(now);
     }

@@ -234,4 +234,5 @@ fn the_watermark_is_the_oldest_point_held_back() {
     assert_eq!(relay.watermark(at(7), None, wall).oldest_ms, 7);
 }
 
+mod canary;
 mod spill;

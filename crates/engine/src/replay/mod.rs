@@ -203,6 +203,16 @@ impl Replay {
         self.rate = rate;
     }
 
+    /// So many replayers there are now: each takes its equal share. True if that is news.
+    pub fn set_replayers(&mut self, replayers: u64) -> bool {
+        std::mem::replace(&mut self.plan.replayers, replayers) != replayers
+    }
+
+    /// The cluster file's part, with the replayers there are now.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// The link to a relay stands.
     pub fn source_up(&mut self, source: Source) {
         if let Some(relay) = self.sources.get_mut(source) {

@@ -13,13 +13,15 @@ use crate::wire::{Durable, NackReason, Outcome};
 
 /// A receiver that has said nothing for so long is taken for overloaded: one that does well says so twice a second.
 const SILENT: Duration = Duration::from_secs(3);
-/// Bytes that wait for a store's sender to look.
-const STORE_OUT_MAX: u64 = 1 << 20;
+/// Bytes on their way to one store: they are until its receipt comes, so this much goes at most for each receipt.
+const STORE_OUT_MAX: u64 = super::AHEAD_BYTES;
 
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
     pub(super) up: bool,
     pub(super) draining: bool,
+    /// The pool keeps work from it.
+    kept_out: bool,
     pub(super) window: u64,
     pub(super) out_bytes: u64,
     outbox: VecDeque<Key>,
@@ -41,14 +43,15 @@ impl Replay {
     /// A receiver welcomed us.
     pub fn receiver_up(&mut self, now: Mono, receiver: usize, window: u64) {
         if let Some(to) = self.receivers.get_mut(receiver) {
-            *to = Receiver { up: true, window, heard: now, ..Receiver::default() };
+            let kept_out = to.kept_out;
+            *to = Receiver { up: true, window, heard: now, kept_out, ..Receiver::default() };
         }
     }
 
     /// The link to a receiver is gone: what was on its way goes again.
     pub fn receiver_down(&mut self, receiver: usize) {
         if let Some(to) = self.receivers.get_mut(receiver) {
-            *to = Receiver::default();
+            *to = Receiver { kept_out: to.kept_out, ..Receiver::default() };
         }
         self.wait_again_all(To::Receiver(receiver));
     }
@@ -57,6 +60,13 @@ impl Replay {
     pub fn receiver_draining(&mut self, receiver: usize) {
         if let Some(to) = self.receivers.get_mut(receiver) {
             to.draining = true;
+        }
+    }
+
+    /// Which receivers may get work, as decided by `health`; all before this is said for the first time.
+    pub fn set_eligible(&mut self, eligible: &[bool]) {
+        for (to, eligible) in self.receivers.iter_mut().zip(eligible) {
+            to.kept_out = !eligible;
         }
     }
 
@@ -221,7 +231,8 @@ impl Replay {
     fn eligible(&self) -> impl Iterator<Item = (usize, &Receiver)> {
         let share = self.receivers.len() * usize::from(self.control.canary_percent);
         let canaries = share.div_ceil(100).max(1);
-        self.receivers.iter().enumerate().take(canaries).filter(|(_, to)| to.up && !to.draining)
+        let takes = |to: &Receiver| to.up && !to.draining && !to.kept_out;
+        self.receivers.iter().enumerate().filter(|(_, to)| !to.kept_out).take(canaries).filter(move |(_, to)| takes(to))
     }
 
     /// Whether anything could take what this lane holds: else nothing is borrowed.

@@ -324,6 +324,33 @@ fn a_store_s_blocks_are_delivered_when_its_sender_released_them() {
     assert_eq!(replay.books().0.get("carbon").unwrap().delivered, 4);
 }
 
+/// Receipts come seldom, so the rate of a store is what may go between two of them.
+#[test]
+fn between_two_receipts_of_a_store_goes_as_much_as_a_lane_may_have_ahead() {
+    let mut replay = replay();
+    replay.set_rate(u64::from(u32::MAX));
+    replay.backlog(0, Backlog { lanes: vec![said(2, "carbon/127.0.0.1:2103", 1_000_000)] });
+    let block = Bytes::from("web.host-17.requests 123 1700000000\n".repeat(7_300)); // 256 KiB
+    let (mut ordinal, mut offered, mut most) = (0, 0, 0);
+    for receipt in 1..=6 {
+        let now = at(receipt * 5_000);
+        for _ in 0..40 {
+            replay.leased(now, 0, Leased { number: 0, ticket: ticket(2, ordinal), bytes: block.clone() });
+            ordinal += 1;
+        }
+        turns(&mut replay, now);
+        let before = offered;
+        while let Some((key, ..)) = replay.next_block(0) {
+            offered += 1;
+            replay.block_offered(0, key, offered);
+        }
+        most = most.max((offered - before) * block.len() as u64);
+        replay.store_released(0, offered);
+    }
+    assert!(most > 7 << 20, "{most} bytes");
+    balanced(&replay);
+}
+
 #[test]
 fn nothing_is_borrowed_that_could_not_go() {
     #[track_caller]

@@ -63,7 +63,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, more: Tally) {
+    /// Adds another one.
+    pub fn add(&mut self, more: Tally) {
         self.batches = self.batches.saturating_add(more.batches);
         self.points = self.points.saturating_add(more.points);
         self.bytes = self.bytes.saturating_add(more.bytes);

@@ -3,9 +3,7 @@
 
 use super::books::{Books, Lost, Run};
 use super::filter::Filter;
-use super::lease::is_held;
-use super::{RecordError, Spill, Tally, keys, record};
-use crate::batch::BatchId;
+use super::{Origin, RecordError, Spill, Tally, keys, record};
 use crate::time::UnixSeconds;
 
 /// What is meant lies in so many pieces that it cannot be marked at once. Nothing was done.
@@ -25,7 +23,7 @@ pub struct Discard {
 }
 
 impl Discard {
-    /// Records of these lanes of which everything matches. Batches that the live path has in hand are left alone.
+    /// Records of these lanes of which everything matches. What the live path still has is left alone.
     pub fn matching(lanes: &[u16], filter: Filter) -> Discard {
         let lanes = lanes.iter().rev().map(|lane| (*lane, 0)).collect();
         Discard { filter, lanes, found: Vec::new(), total: Tally::default(), span: None }
@@ -63,7 +61,12 @@ impl Discard {
     ///
     /// # Errors
     /// When its content cannot be read; it is not found then.
-    pub fn look(&mut self, spill: &mut Spill, value: &[u8], held: &dyn Fn(BatchId) -> bool) -> Result<(), RecordError> {
+    pub fn look(
+        &mut self,
+        spill: &mut Spill,
+        value: &[u8],
+        held: &dyn Fn(Origin<'_>) -> bool,
+    ) -> Result<(), RecordError> {
         let Some((number, at)) = self.lanes.last_mut() else { return Ok(()) };
         let record = record::decode(value)?;
         let run = record.run();
@@ -71,7 +74,7 @@ impl Discard {
         let number = *number;
         let books = spill.lanes.get(&number).map(|lane| &lane.books);
         let pending = books.is_some_and(|books| !books.is_done(run.first.ordinal));
-        if !pending || is_held(&record, held) || !self.filter.contains(&record.header) {
+        if !pending || held(record.header.origin()) || !self.filter.contains(&record.header) {
             return Ok(());
         }
         if self.filter.reads_content() {

@@ -1,7 +1,7 @@
 //! What is handed to a spill.
 
 use super::filter::timestamps;
-use super::record::Content;
+use super::record::{Content, Origin};
 use super::why::Why;
 use crate::batch::Batch;
 use crate::time::UnixSeconds;
@@ -20,6 +20,11 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
+    /// Who may have it besides the spill.
+    pub fn origin(&self) -> Origin<'a> {
+        Origin { why: self.why, content: self.content, destination: self.destination }
+    }
+
     /// A batch.
     pub fn batch(destination: &'a str, batch: &'a Batch, why: Why) -> Entry<'a> {
         let header = batch.header();

@@ -81,11 +81,18 @@ fn names(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub fn timestamps(lines: &[u8]) -> Option<(UnixSeconds, UnixSeconds)> {
     let mut bounds: Option<(u32, u32)> = None;
     let mut start = 0;
+    // The last word of the line before, with its space: most lines of a block have the same.
+    let mut last: &[u8] = &[];
     for end in memchr::memchr_iter(b'\n', lines) {
         let line = &lines[start..end];
         start = end + 1;
-        let at = memchr::memrchr(b' ', line).map_or(0, |space| space + 1);
-        let at = line[at..].iter().try_fold(0u32, |number, byte| {
+        if last.len() > 1 && line.ends_with(last) {
+            continue;
+        }
+        let at = memchr::memrchr(b' ', line);
+        last = at.map_or(&[], |space| &line[space..]);
+        let digits = &line[at.map_or(0, |space| space + 1)..];
+        let at = digits.iter().try_fold(0u32, |number, byte| {
             let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
             number.checked_mul(10)?.checked_add(u32::from(digit))
         });
@@ -107,6 +114,9 @@ mod tests {
             (b"a 1 60\n", Some((60, 60))),
             (b"a 1 60\nb;x=y 2.5 50\nc 3 4294967295\n", Some((50, u32::MAX))),
             (b"a 1 x\n", Some((0, u32::MAX))),
+            (b"a 1 60\nb 1 60\nb 1 160\nb 1 60\nc 1 61\n", Some((60, 160))),
+            (b"a 1 60\n60\nb 1 60\n", Some((60, 60))),
+            (b"a 1 60\n\nb 1 60\n", Some((0, 60))),
         ] {
             let expected = expected.map(|(oldest, newest)| (UnixSeconds(oldest), UnixSeconds(newest)));
             assert_eq!(timestamps(lines), expected, "{}", lines.escape_ascii());

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use super::books::Run;
 use super::filter::Filter;
-use super::{Meta, Spill, keys, record};
-use crate::batch::BatchId;
+use super::{Meta, Origin, Spill, keys, record};
 use crate::pattern::PatternError;
 use crate::time::Mono;
 use crate::wire::{LaneBacklog, LeaseRequest, Leased, Ticket};
@@ -80,8 +79,9 @@ pub struct Grant {
     filter: Filter,
     bytes_left: u64,
     points_left: u64,
-    /// The next ordinal to look at.
+    /// The next ordinal to look at, and the end of the range that is being looked at.
     at: u64,
+    end: u64,
     /// The first record passed over that may be lent later: the live path has it now.
     held_at: Option<u64>,
 }
@@ -118,33 +118,44 @@ impl Spill {
             bytes_left: u64::from(request.max_bytes),
             points_left: u64::from(request.max_points),
             at: resume.map_or(0, |resume| resume.ordinal),
+            end: 0,
             held_at: None,
             filter,
         })
     }
 
-    /// The keys of the records to offer next, in order; `None`: there is nothing more to lend.
-    pub fn grant_range(&mut self, grant: &mut Grant) -> Option<keys::KeyRange> {
+    /// The keys of the records to offer next, in order; `None`: there is nothing more to lend. `next_held`: the first
+    /// ordinal from this one on of which it is known without reading that the live path still has it.
+    pub fn grant_range(
+        &mut self,
+        grant: &mut Grant,
+        next_held: &dyn Fn(Ticket) -> Option<u64>,
+    ) -> Option<keys::KeyRange> {
         let lane = self.lanes.get(&grant.lane)?;
         loop {
-            let free = lane.books.next_pending(grant.at);
-            let lent = self.leases.lent.contains_key(&Ticket { lane: grant.lane, ordinal: free });
-            grant.at = free + u64::from(lent);
-            if !lent {
-                break;
+            grant.at = lane.books.next_pending(grant.at);
+            let ticket = Ticket { lane: grant.lane, ordinal: grant.at };
+            let held = next_held(ticket);
+            let is_held = held == Some(grant.at);
+            if !is_held && !self.leases.lent.contains_key(&ticket) {
+                let end = lane.synced_next.ordinal;
+                grant.end = held.map_or(end, |held| held.min(end));
+                return (grant.at < end).then(|| keys::records_range(grant.lane, grant.at, grant.end));
             }
+            if is_held {
+                grant.held_at.get_or_insert(grant.at);
+            }
+            grant.at += 1;
         }
-        let end = lane.synced_next.ordinal;
-        (grant.at < end).then(|| keys::records_range(grant.lane, grant.at, end))
     }
 
-    /// Offers the next record of the range. `held`: whether the live path still has that batch in hand.
+    /// Offers the next record of the range. `held`: whether the live path still has what is in it.
     pub fn offer(
         &mut self,
         grant: &mut Grant,
         key: &[u8],
         value: &[u8],
-        held: &dyn Fn(BatchId) -> bool,
+        held: &dyn Fn(Origin<'_>) -> bool,
         now: Mono,
     ) -> Offered {
         let Some(keys::Key::Record(_, ordinal)) = keys::read(key) else { return Offered::Skipped };
@@ -168,7 +179,7 @@ impl Spill {
                 return Offered::Skipped;
             }
         };
-        let is_held = is_held(&record, held);
+        let is_held = held(record.header.origin());
         if is_held {
             grant.held_at.get_or_insert(ordinal);
         }
@@ -203,11 +214,10 @@ impl Spill {
     /// The scan of a grant's range came to the range's end.
     pub fn grant_ended(&mut self, grant: &mut Grant) {
         let Some(lane) = self.lanes.get_mut(&grant.lane) else { return };
-        let end = lane.synced_next.ordinal;
-        if lane.books.next_pending(grant.at) < end && lane.check.is_none() {
+        if lane.books.next_pending(grant.at) < grant.end && lane.check.is_none() {
             lane.check();
         }
-        grant.at = end;
+        grant.at = grant.end;
     }
 
     /// Something in the grant's lane could not be read.
@@ -269,13 +279,5 @@ impl Spill {
         if let Some(lane) = self.lanes.get_mut(&lane) {
             lane.lose(run, super::Lost::Corrupt, now);
         }
-    }
-}
-
-/// Whether the live path still has the record's batch in hand; then it is not to be lent.
-pub(super) fn is_held(record: &record::Record<'_>, held: &dyn Fn(BatchId) -> bool) -> bool {
-    match record.header.content {
-        record::Content::Batch(id) => held(id),
-        record::Content::Block { .. } => false,
     }
 }

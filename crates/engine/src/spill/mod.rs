@@ -37,7 +37,7 @@ pub use keys::{
 pub use lane::{GAPS_MAX, Gap};
 pub use lease::{Grant, LEASE_FOR, LEASES_MAX, Offered};
 pub use load::LoadError;
-pub use record::{Codec, Content, Header, Record, RecordError, decode};
+pub use record::{Codec, Content, Header, Origin, Record, RecordError, decode};
 pub use why::Why;
 
 use crate::batch::Batch;
@@ -329,7 +329,7 @@ impl Spill {
 
     /// What was appended with the next [`Spill::ops`], to settle it later without reading it.
     pub fn staged_meta(&self, ticket: Ticket) -> Option<Meta> {
-        self.staged.iter().find(|staged| staged.ticket == ticket).map(|staged| staged.meta)
+        self.staged.iter().rev().find(|staged| staged.ticket == ticket).map(|staged| staged.meta)
     }
 
     /// A record was delivered.

@@ -69,6 +69,22 @@ pub struct Header<'a> {
     pub raw_bytes: u32,
 }
 
+impl Header<'_> {
+    /// Who may have what is in it besides the spill.
+    pub fn origin(&self) -> Origin<'_> {
+        Origin { why: self.why, content: self.content, destination: self.destination }
+    }
+}
+
+/// What is in a record, for asking the live path whether it still has it. A block's number is one of the journal's if
+/// that is why it was written, otherwise one of the spill's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin<'a> {
+    pub why: Why,
+    pub content: Content,
+    pub destination: &'a str,
+}
+
 /// A record whose checksum fits.
 #[derive(Clone, Debug)]
 pub struct Record<'a> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::*;
-use crate::batch::{BatchId, Builder, Claim, Incarnation, PartitionSet, Versions};
+use crate::batch::{Builder, Claim, Incarnation, PartitionSet, Versions};
 use crate::wire::LeaseRequest;
 
 mod model;
@@ -81,7 +81,7 @@ pub(super) fn batch(epoch: u32, seq: u32, points: u32, at: u32) -> Batch {
     builder.seal(Incarnation { sender: OWN, epoch, nonce: 1 }, seq, Versions::default(), &claims)
 }
 
-fn nobody(_: BatchId) -> bool {
+fn nobody(_: Origin<'_>) -> bool {
     false
 }
 
@@ -124,9 +124,9 @@ fn request(max_bytes: u32, max_points: u32, from: u32, to: u32, matching: &str) 
 fn lease(spill: &mut Spill, disk: &Disk, holder: u64, request: &LeaseRequest, held: &[u32]) -> Vec<u64> {
     let mut lent = Vec::new();
     let mut grant = spill.grant(holder, request).expect("a glob");
-    'grant: while let Some(range) = spill.grant_range(&mut grant) {
+    'grant: while let Some(range) = spill.grant_range(&mut grant, &|_| None) {
         for (key, value) in disk.range(&range) {
-            let is_held = |id: BatchId| held.contains(&id.seq);
+            let is_held = |origin: Origin<'_>| matches!(origin.content, Content::Batch(id) if held.contains(&id.seq));
             match spill.offer(&mut grant, &key, &value, &is_held, Mono::ZERO) {
                 Offered::Lent(leased) => lent.push(leased.ticket.ordinal),
                 Offered::Skipped => {}
@@ -396,4 +396,52 @@ fn an_import_keeps_the_identity_and_takes_a_new_place() {
     disk.check(&mut again);
     assert_eq!(again.lane(0).expect("lane").pending.points, 50);
     assert!(again.lane(0).expect("lane").gaps.is_empty());
+}
+
+#[test]
+fn what_the_live_path_is_known_to_have_is_passed_without_reading_and_lent_when_it_has_let_go() {
+    let (mut spill, disk) = filled(12);
+    let all = request(1 << 20, 10_000, ALL.0, ALL.1, "");
+    for (held, expected, reads) in [
+        (&[0, 1, 5, 11][..], &[2, 3, 4, 6, 7, 8, 9, 10][..], 8),
+        (&[0, 1, 5, 11], &[], 0),
+        (&[0, 11], &[1, 5], 2),
+        (&[], &[0, 11], 2),
+    ] {
+        let next_held = |from: Ticket| held.iter().copied().find(|ordinal| *ordinal >= from.ordinal);
+        let mut grant = spill.grant(1, &all).expect("no glob");
+        let (mut lent, mut read) = (Vec::new(), 0);
+        while let Some(range) = spill.grant_range(&mut grant, &next_held) {
+            for (key, value) in disk.range(&range) {
+                read += 1;
+                match spill.offer(&mut grant, &key, &value, &nobody, Mono::ZERO) {
+                    Offered::Lent(leased) => lent.push(leased.ticket.ordinal),
+                    Offered::Skipped => read -= 1,
+                    Offered::Jump | Offered::Enough => panic!("neither"),
+                }
+            }
+            spill.grant_ended(&mut grant);
+        }
+        spill.granted(grant);
+        assert_eq!((lent.as_slice(), read), (expected, reads), "{held:?}");
+    }
+    assert!(spill.check_range().is_none(), "nothing is missing");
+}
+
+#[test]
+fn who_may_have_a_record_besides_the_spill_is_told_apart_by_why_it_was_written() {
+    let mut spill = Disk::default().load(None).expect("empty");
+    for why in [Why::Journal, Why::Memory] {
+        spill.append(&Entry::block("s/h:1", b"a 1 60\n", 1, 4, 9, why));
+    }
+    let origins: Vec<(Why, Content, String)> = spill
+        .records()
+        .map(|(_, value)| {
+            let record = decode(value).expect("a record");
+            let Origin { why, content, destination } = record.header.origin();
+            (why, content, destination.to_owned())
+        })
+        .collect();
+    let content = Content::Block { epoch: 4, number: 9 };
+    assert_eq!(origins, [Why::Journal, Why::Memory].map(|why| (why, content, "s/h:1".to_owned())));
 }

@@ -21,6 +21,12 @@ pub struct Books {
     pub resent: u64,
     /// Points written once more although not owed. Not a class.
     pub reasserted: u64,
+    /// Points on disk of blocks that are still held. Not a class.
+    pub journalled: u64,
+    /// Points on disk, ever, that are in another class than `spilled` and not in `journalled`: their tickets were told by
+    /// [`super::StoreLink::take_settled`], or refused by [`super::StoreLink::journalled`]. Not a class. With it
+    /// `spill: pending + settled + dropped - carried over = spilled + journalled + answered_here`.
+    pub answered_here: u64,
     /// Points whose copies were given up before their time, so that they are not sent again. Not a class.
     pub reasserts_skipped: u64,
 }

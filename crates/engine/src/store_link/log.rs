@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::journal::Journal;
 use super::{Block, Books, Progress};
 use crate::time::Mono;
 
@@ -85,11 +86,18 @@ pub(super) struct Log {
     turns: u64,
     offered: u64,
     books: Books,
+    pub(super) journal: Option<Journal>,
 }
 
 impl Log {
+    pub(super) fn new(has_journal: bool) -> Log {
+        Log { journal: has_journal.then(Journal::default), ..Log::default() }
+    }
+
     pub(super) fn books(&self) -> Books {
-        self.books
+        let figures = self.journal.as_ref().map(|journal| (journal.journalled(), journal.answered_here()));
+        let (journalled, answered_here) = figures.unwrap_or_default();
+        Books { journalled, answered_here, ..self.books }
     }
 
     /// Bytes of all blocks held, for whatever reason, but for those that the spill has in hand.
@@ -129,6 +137,9 @@ impl Log {
         self.books.owed += u64::from(block.points);
         self.books.in_flight += u64::from(block.points);
         self.bytes += byte_count(&block);
+        if let Some(journal) = &mut self.journal {
+            journal.held(self.offered, &block);
+        }
         let entry = Entry { number: self.offered, block, class: Class::Owed, written_at: Mono::ZERO };
         self.offered += 1;
         self.entries.push_back(entry);
@@ -281,8 +292,12 @@ impl Log {
         Some(first.written_at + linger)
     }
 
-    /// Drops the oldest block that is owed and not in the shell's hand. False if there is none.
+    /// Drops the oldest block that is owed and in nobody's hand; what is journalled goes over to the spill instead. False
+    /// if there is none.
     pub(super) fn drop_oldest_owed(&mut self, for_want_of_a_spill: bool) -> bool {
+        if self.hand_over_oldest() {
+            return true;
+        }
         let Some(entry) = self.remove_oldest_owed() else { return false };
         let points = u64::from(entry.block.points);
         self.books.in_flight -= points;
@@ -294,12 +309,12 @@ impl Log {
         true
     }
 
-    /// Whether there is a block that is owed and not in the shell's hand.
+    /// Whether there is a block that is owed and in nobody's hand.
     pub(super) fn has_owed(&self) -> bool {
-        self.entries.range(self.index(self.handed)..).any(|entry| entry.class == Class::Owed)
+        self.oldest_owed().is_some()
     }
 
-    /// Gives the oldest block that is owed, and not in the shell's hand, into the hand of the spill, with its turn.
+    /// Gives the oldest block that is owed, and in nobody's hand, into the hand of the spill, with its turn.
     pub(super) fn take_oldest_owed(&mut self) -> Option<(u64, Block)> {
         let Entry { number, block, .. } = self.remove_oldest_owed()?;
         let turn = self.turns;
@@ -307,6 +322,21 @@ impl Log {
         self.taken_bytes += byte_count(&block);
         self.taken.push_back(Taken { turn, number, block: block.clone() });
         Some((turn, block))
+    }
+
+    /// The spill answers for the oldest block that is owed, and in nobody's hand, if its journal has it: nothing is
+    /// written again. False: there is no such block, nothing has changed.
+    pub(super) fn hand_over_oldest(&mut self) -> bool {
+        let Some((position, number)) = self.oldest_owed().filter(|_| self.journal.is_some()) else { return false };
+        if !self.journal.as_mut().is_some_and(|journal| journal.hand_over(number)) {
+            return false;
+        }
+        if let Some(entry) = self.remove(position) {
+            let points = u64::from(entry.block.points);
+            self.books.in_flight -= points;
+            self.books.spilled += points;
+        }
+        true
     }
 
     /// The spill has everything that it took up to this turn.
@@ -332,20 +362,38 @@ impl Log {
             }
             self.written_max += u64::from(self.written_max > position);
             self.bytes += byte_count(&block);
+            if let Some(journal) = &mut self.journal {
+                journal.held(number, &block);
+            }
             self.entries.insert(index, Entry { number, block, class: Class::Owed, written_at: Mono::ZERO });
         }
     }
 
+    /// Position and number of the oldest block that is owed, and in nobody's hand: neither the shell's nor the journal's,
+    /// which will tell of it soon.
+    fn oldest_owed(&self) -> Option<(u64, u64)> {
+        let in_hand = |number| self.journal.as_ref().is_some_and(|journal| journal.is_in_hand(number));
+        let mut behind_hand = (self.handed..).zip(self.entries.range(self.index(self.handed)..));
+        let found = behind_hand.find(|(_, entry)| entry.class == Class::Owed && !in_hand(entry.number));
+        found.map(|(position, entry)| (position, entry.number))
+    }
+
     fn remove_oldest_owed(&mut self) -> Option<Entry> {
-        let from = self.index(self.handed);
-        let offset = self.entries.range(from..).position(|entry| entry.class == Class::Owed)?;
-        let entry = self.entries.remove(from + offset)?;
-        let position = self.handed + offset as u64;
+        let (position, _) = self.oldest_owed()?;
+        self.remove(position)
+    }
+
+    /// Takes out a block that is owed and behind the shell's hand.
+    fn remove(&mut self, position: u64) -> Option<Entry> {
+        let entry = self.entries.remove(self.index(position))?;
         for reassert in &mut self.reasserts {
             reassert.from -= u64::from(reassert.from > position);
         }
         self.written_max -= u64::from(self.written_max > position);
         self.bytes -= byte_count(&entry.block);
+        if let Some(journal) = &mut self.journal {
+            journal.left(entry.number);
+        }
         Some(entry)
     }
 
@@ -376,6 +424,9 @@ impl Log {
     fn pop_front(&mut self) -> Option<u32> {
         let entry = self.entries.pop_front()?;
         let bytes = byte_count(&entry.block);
+        if let Some(journal) = &mut self.journal {
+            journal.left(entry.number);
+        }
         if self.front < self.unreceipted {
             self.copy_bytes -= bytes;
         } else {
@@ -424,6 +475,9 @@ impl Log {
         assert_eq!(self.unreceipted_bytes, self.range_bytes(self.unreceipted, self.written));
         let copies = self.entries.range(..self.index(self.unreceipted));
         assert!(copies.into_iter().all(|entry| entry.class != Class::Owed), "an owed block stands among the copies");
+        if let Some(journal) = &self.journal {
+            journal.audit(&self.entries.iter().map(|entry| entry.number).collect());
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! Random faults against a model of a store: it keeps the last write per series, loses what it had not read when it
 //! dies, and may go on reading the bytes of a lost connection for almost `linger`, between the bytes of the next one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{Block, Command, Event, Overflow, Phase, Receipts, Settings, StoreLink};
+use super::{Block, Command, Due, Event, Overflow, Phase, Receipts, Settings, StoreLink};
+use crate::spill::Why;
 use crate::time::Mono;
+use crate::wire::Ticket;
 
 const LINGER: Duration = Duration::from_secs(6);
 
@@ -45,10 +47,11 @@ enum Action {
         bytes: u64,
         tells: bool,
     },
-    /// The spill dies, comes to be able, or ceases to be.
+    /// The spill dies, comes to be able, or ceases to be. `wrote`: what it had in hand for the journal is on disk.
     SpillTurns {
         restarts: bool,
         able: bool,
+        wrote: bool,
     },
 }
 
@@ -64,7 +67,8 @@ fn actions(faults: bool) -> impl Strategy<Value = Vec<Action>> {
             .prop_map(|(lingers, with_hand, by_eof)| Action::Break { lingers, with_hand, by_eof }),
         6 * fault => (1..4usize).prop_map(|blocks| Action::ReadLingering { blocks }),
         6 * fault => (1..200u64, any::<bool>()).prop_map(|(bytes, tells)| Action::Spill { bytes, tells }),
-        2 * fault => any::<(bool, bool)>().prop_map(|(restarts, able)| Action::SpillTurns { restarts, able }),
+        2 * fault => any::<(bool, bool, bool)>()
+            .prop_map(|(restarts, able, wrote)| Action::SpillTurns { restarts, able, wrote }),
     ];
     prop::collection::vec(action, 1..250)
 }
@@ -99,6 +103,46 @@ impl Store {
     }
 }
 
+/// What a journal has on disk.
+#[derive(Default)]
+struct JournalDisk {
+    /// Taken and not told.
+    in_hand: Vec<Due>,
+    /// Of the block behind each ordinal that was told, its numbers of points.
+    records: Vec<Vec<u64>>,
+    settled: BTreeSet<u64>,
+}
+
+impl JournalDisk {
+    /// Everything in hand is on disk, and the link is told.
+    fn tell(&mut self, link: &mut StoreLink, now: Mono) {
+        for due in self.in_hand.drain(..) {
+            let ticket = Ticket { lane: 0, ordinal: self.records.len() as u64 };
+            let lines = due.block.bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+            let number = |line: &[u8]| std::str::from_utf8(line).unwrap().split_once(' ').unwrap().1.parse().unwrap();
+            self.records.push(lines.map(number).collect());
+            if !link.journalled(now, due.number, ticket) {
+                self.settled.insert(ticket.ordinal);
+            }
+        }
+    }
+
+    fn settle(&mut self, tickets: Vec<Ticket>) {
+        for ticket in tickets {
+            assert!(self.settled.insert(ticket.ordinal), "settled twice: {ticket:?}");
+        }
+    }
+
+    fn pending(&self) -> impl Iterator<Item = u64> {
+        let pending = (0..).zip(&self.records).filter(|(ordinal, _)| !self.settled.contains(ordinal));
+        pending.flat_map(|(_, points)| points.iter().copied())
+    }
+
+    fn points(&self) -> u64 {
+        self.records.iter().map(|points| points.len() as u64).sum()
+    }
+}
+
 struct World {
     link: StoreLink,
     settings: Settings,
@@ -115,13 +159,14 @@ struct World {
     spilling: Vec<(u64, u32)>,
     /// Points of what it told.
     on_disk: u64,
+    journal: JournalDisk,
     /// Hazard 8: the order is no longer that of offering.
     gave_back: bool,
     released: u64,
 }
 
 impl World {
-    fn new(retain_bytes: u64, overflow: Overflow) -> World {
+    fn new(retain_bytes: u64, overflow: Overflow, journal: bool) -> World {
         let settings = Settings {
             rotate: Duration::from_secs(5),
             rotate_bytes: 400,
@@ -129,6 +174,7 @@ impl World {
             linger: LINGER,
             retain_bytes,
             overflow,
+            journal,
             ..Settings::default()
         };
         World {
@@ -145,6 +191,7 @@ impl World {
             was_unsupported: false,
             spilling: Vec::new(),
             on_disk: 0,
+            journal: JournalDisk::default(),
             gave_back: false,
             released: 0,
         }
@@ -200,20 +247,40 @@ impl World {
                 blocks.iter().for_each(|block| self.store.read(block));
             }
             Action::Spill { bytes, tells } => self.spill(bytes, tells),
-            Action::SpillTurns { restarts, able } => {
-                if restarts || !able {
-                    self.gave_back |= !self.spilling.is_empty();
-                    self.spilling.clear();
-                    self.link.spill_restarted();
-                }
-                self.link.set_spill(able);
-                self.obey();
-            }
+            Action::SpillTurns { restarts, able, wrote } => self.spill_turns(restarts, able, wrote),
         }
     }
 
+    fn spill_turns(&mut self, restarts: bool, able: bool, wrote: bool) {
+        if restarts || !able {
+            self.gave_back |= !self.spilling.is_empty();
+            self.spilling.clear();
+        }
+        if !able {
+            // A store that failed: only the next life finds what it has.
+            self.link.set_spill(false);
+        }
+        if restarts {
+            if wrote {
+                self.journal.tell(&mut self.link, self.now);
+            }
+            self.journal.in_hand.clear();
+            self.link.spill_restarted();
+        } else if !able && !wrote {
+            self.journal.in_hand.clear();
+        }
+        self.link.set_spill(able);
+        self.obey();
+    }
+
     fn spill(&mut self, bytes: u64, tells: bool) {
+        self.journal.settle(self.link.take_settled());
         let due = self.link.take_due(self.now, bytes);
+        let (journal, due): (Vec<Due>, Vec<Due>) = due.into_iter().partition(|due| due.why == Why::Journal);
+        self.journal.in_hand.extend(journal);
+        if tells {
+            self.journal.tell(&mut self.link, self.now);
+        }
         self.spilling.extend(due.iter().map(|due| (due.number, due.block.points)));
         if let Some(&(last, _)) = self.spilling.last().filter(|_| tells) {
             self.link.spilled(self.now, last);
@@ -294,7 +361,7 @@ impl World {
 
     /// From now on the store works. Ends when nothing is due any more.
     fn heal(&mut self) {
-        self.act(&Action::SpillTurns { restarts: true, able: true });
+        self.act(&Action::SpillTurns { restarts: true, able: true, wrote: true });
         for _ in 0..2_000 {
             self.spill(1_000, true);
             self.act(&Action::Connect { works: true });
@@ -307,7 +374,11 @@ impl World {
 }
 
 fn check(actions: &[Action], retain_bytes: u64, overflow: Overflow) -> World {
-    let mut world = World::new(retain_bytes, overflow);
+    check_journal(actions, retain_bytes, overflow, false)
+}
+
+fn check_journal(actions: &[Action], retain_bytes: u64, overflow: Overflow, journal: bool) -> World {
+    let mut world = World::new(retain_bytes, overflow, journal);
     world.obey();
     for action in actions {
         world.act(action);
@@ -316,7 +387,8 @@ fn check(actions: &[Action], retain_bytes: u64, overflow: Overflow) -> World {
     let books = world.link.books();
     assert_eq!(books.owed, world.next_number);
     assert_eq!(books.in_flight, 0, "after healing nothing is in flight");
-    assert_eq!(books.spilled, world.on_disk, "what the spill has is what the books say");
+    let on_disk = world.on_disk + world.journal.points();
+    assert_eq!(books.spilled + books.journalled + books.answered_here, on_disk, "what is on disk is in the books");
     let dropped = books.dropped_retain_full + books.dropped_spill_full;
     if !world.was_unsupported {
         assert_eq!(books.delivered_unconfirmed, 0, "after healing everything has a receipt");
@@ -325,6 +397,12 @@ fn check(actions: &[Action], retain_bytes: u64, overflow: Overflow) -> World {
         assert_eq!(progress.released, progress.offered, "after healing everything is released");
         let unread = world.next_number - world.store.reads.len() as u64;
         assert!(unread <= dropped + books.spilled, "{unread} points never read, books say {books:?}");
+        let pending: BTreeSet<u64> = world.journal.pending().collect();
+        assert_eq!(books.journalled, 0, "after healing nothing is held");
+        assert_eq!(pending.len() as u64, books.spilled - world.on_disk, "what is pending is what was handed over");
+        let lost =
+            (0..world.next_number).filter(|point| !world.store.reads.contains_key(point) && !pending.contains(point));
+        assert!(lost.count() as u64 <= dropped + world.on_disk, "neither read nor on disk nor counted");
         if dropped + books.spilled + books.reasserts_skipped == 0 && !world.gave_back {
             assert_eq!(world.store.last, world.newest, "the last write is not the newest");
         }
@@ -356,6 +434,17 @@ proptest! {
     #[test]
     fn with_a_spill_every_point_is_read_or_on_disk_or_counted(actions in actions(true)) {
         check(&actions, 300, Overflow::Spill);
+    }
+
+    #[test]
+    fn with_a_journal_what_is_not_read_is_on_disk_and_what_is_on_disk_is_known(actions in actions(true)) {
+        check_journal(&actions, 300, Overflow::Spill, true);
+    }
+
+    #[test]
+    fn with_a_journal_and_room_nothing_is_left_on_disk_or_it_is_the_spills(actions in actions(true)) {
+        let world = check_journal(&actions, 1 << 20, Overflow::Spill, true);
+        prop_assert_eq!(world.link.books().dropped_spill_full, 0);
     }
 
     #[test]

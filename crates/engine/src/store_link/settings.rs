@@ -32,6 +32,8 @@ pub struct Settings {
     pub ack_timeout: Duration,
     /// What happens at `retain_bytes`.
     pub overflow: Overflow,
+    /// Every block goes to disk when it is offered, for who has a spill ([`Overflow::Spill`]).
+    pub journal: bool,
     /// The first reconnect waits up to this, see [`crate::backoff`].
     pub backoff_base: Duration,
     /// Bytes that may wait in our kernel unsent (`TCP_NOTSENT_LOWAT`): what is in doubt after a reset is that and what
@@ -49,6 +51,7 @@ impl Default for Settings {
             retain_bytes: 512 << 20,
             ack_timeout: Duration::from_secs(3),
             overflow: Overflow::DropOldest,
+            journal: false,
             backoff_base: crate::backoff::BASE,
             notsent_lowat_bytes: 128 << 10,
         }

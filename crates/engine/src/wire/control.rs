@@ -1,7 +1,8 @@
 //! The small frames: greeting, acknowledgement, refusal, watermark.
 
 use super::{
-    DURABLE, FrameError, HELLO, HELLO_OK, NACK, REFUSE, Reader, VERDICT, WATERMARK, put_count, put_id, put_text,
+    CONTROL, DURABLE, FrameError, HELLO, HELLO_OK, NACK, REFUSE, Reader, VERDICT, WATERMARK, put_count, put_id,
+    put_text,
 };
 use crate::batch::{BatchId, Incarnation, Versions};
 use crate::time::UnixSeconds;
@@ -15,6 +16,15 @@ pub enum Role {
     Replayer,
     /// Asks what is known of its sender (in `HelloOk`), and goes.
     Visitor,
+}
+
+/// What a node says of the orders that it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Of all of them; who has another one answers with `All`.
+    Digest(u64),
+    /// The text of all of them, as `control` writes it.
+    All(String),
 }
 
 /// The first frame of a link.
@@ -377,6 +387,37 @@ pub(super) fn verdict(body: &[u8]) -> Result<Verdict, FrameError> {
     };
     reader.end()?;
     Ok(verdict)
+}
+
+/// `0, digest u64`, or `1` and the text to the end.
+pub(super) fn put_word(word: &Word, out: &mut Vec<u8>) -> u8 {
+    match word {
+        Word::Digest(digest) => {
+            out.push(0);
+            out.extend_from_slice(&digest.to_le_bytes());
+        }
+        Word::All(text) => {
+            out.push(1);
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+    CONTROL
+}
+
+pub(super) fn word(body: &[u8]) -> Result<Word, FrameError> {
+    let mut reader = Reader::new(body, "control");
+    match reader.u8()? {
+        0 => {
+            let digest = reader.u64()?;
+            reader.end()?;
+            Ok(Word::Digest(digest))
+        }
+        1 => {
+            let text = String::from_utf8(reader.rest.to_vec()).map_err(|_| reader.malformed("text is not UTF-8"))?;
+            Ok(Word::All(text))
+        }
+        _ => Err(reader.malformed("neither a digest nor a text")),
+    }
 }
 
 pub(super) fn echo(body: &[u8], kind: &'static str) -> Result<u64, FrameError> {

@@ -17,6 +17,7 @@
 //! back: `FlushReply`, `Pong`, `Drain`. Replayer to relay: `LeaseRequest`, `Done`, `Ping`; back: `Leased`, `LeaseEnd`,
 //! `Backlog`, `Pong`, `Drain`. Replayer to partial: `Batch`, `Ping`, as a relay. Whoever accepted a link says its
 //! `Verdict` every second. Epochs are retired by the watermark, which is repeated every second and so needs no answer.
+//! On every link both sides say `Control`, what operators have ordered, when it is not the same on both.
 
 mod control;
 mod flush;
@@ -24,7 +25,7 @@ mod lease;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-pub use control::{Durable, FORGOTTEN, Hello, HelloOk, NackReason, Range, RefuseReason, Role, Watermark};
+pub use control::{Durable, FORGOTTEN, Hello, HelloOk, NackReason, Range, RefuseReason, Role, Watermark, Word};
 pub use flush::{Flush, FlushReply, Group, GroupReply, Included, Lane};
 pub use lease::{Backlog, Done, LaneBacklog, LeaseEnd, LeaseRequest, Leased, Outcome, Ticket};
 
@@ -32,7 +33,9 @@ use crate::batch::{BatchError, BatchId};
 use crate::verdict::Verdict;
 
 /// Version of the link protocol, in `Hello`.
-pub const PROTOCOL: u16 = 1;
+///
+/// 2: `Control`.
+pub const PROTOCOL: u16 = 2;
 /// Largest frame taken. A batch is at most about 320 KiB; a flush carries one partition's partials of one interval.
 pub const FRAME_MAX: usize = 32 << 20;
 /// Length, kind, flags and reserved bytes.
@@ -84,6 +87,8 @@ pub enum Frame {
     FlushReply(FlushReply),
     /// What a node says of itself, every second.
     Verdict(Verdict),
+    /// What operators have ordered, see `control`.
+    Control(Word),
     LeaseRequest(LeaseRequest),
     Leased(Leased),
     LeaseEnd(LeaseEnd),
@@ -135,6 +140,7 @@ const DRAIN: u8 = 10;
 const FLUSH: u8 = 11;
 const FLUSH_REPLY: u8 = 12;
 const VERDICT: u8 = 13;
+const CONTROL: u8 = 14;
 const LEASE_REQUEST: u8 = 16;
 const LEASED: u8 = 17;
 const LEASE_END: u8 = 18;
@@ -158,7 +164,7 @@ pub fn next_raw(buffer: &mut BytesMut) -> Result<Option<RawFrame>, FrameError> {
     if length > FRAME_MAX {
         return Err(FrameError::TooLong { length });
     }
-    if !(HELLO..=VERDICT).contains(&kind) && !(LEASE_REQUEST..=BACKLOG).contains(&kind) {
+    if !(HELLO..=CONTROL).contains(&kind) && !(LEASE_REQUEST..=BACKLOG).contains(&kind) {
         return Err(FrameError::UnknownKind { kind });
     }
     if buffer.len() < 4 + length {
@@ -202,6 +208,7 @@ pub fn decode(raw: RawFrame) -> Result<Frame, FrameError> {
         }
         FLUSH_REPLY => Frame::FlushReply(flush::decode_reply(checked(&payload, "flush_reply")?)?),
         VERDICT => Frame::Verdict(control::verdict(checked(&payload, "verdict")?)?),
+        CONTROL => Frame::Control(control::word(checked(&payload, "control")?)?),
         LEASE_REQUEST => Frame::LeaseRequest(lease::request(checked(&payload, "lease_request")?)?),
         LEASED => {
             checked(&payload, "leased")?;
@@ -248,6 +255,7 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
             (FLUSH_REPLY, 0)
         }
         Frame::Verdict(verdict) => (control::put_verdict(verdict, out), 0),
+        Frame::Control(word) => (control::put_word(word, out), 0),
         Frame::LeaseRequest(request) => (lease::put_request(request, out), 0),
         Frame::Leased(leased) => (lease::put_leased(leased, out), 0),
         Frame::LeaseEnd(end) => (lease::put_lease_end(*end, out), 0),

@@ -54,6 +54,8 @@ fn samples() -> Vec<Frame> {
                 GroupReply::Malformed,
             ],
         }),
+        Frame::Control(Word::Digest(5)),
+        Frame::Control(Word::All("spillway control 1\n".into())),
         Frame::LeaseRequest(LeaseRequest {
             number: 3,
             lane: 1,

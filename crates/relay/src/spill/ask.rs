@@ -62,10 +62,10 @@ impl Session<'_> {
 
     fn status(&self) -> SpillStatus {
         let mut status = status_of(self.thread, self.spill.lanes());
-        let backlog = self.spill.backlog();
+        let (backlog, held) = (self.spill.backlog(), self.recent().held(self.thread.live.as_ref()));
         for lane in &mut status.lanes {
             lane.leased_points = backlog.lanes.iter().find(|seen| seen.lane == lane.lane).map_or(0, |seen| seen.leased);
-            lane.held_points = self.held_points(lane.lane);
+            lane.held_points = held.get(&lane.lane).map_or(0, |held| held.points);
         }
         let dead = self.spill.dead_letters();
         if dead.batches > 0 {
@@ -132,11 +132,11 @@ impl Session<'_> {
 
     fn shown(&self, ticket: Ticket, record: &Record<'_>) -> SpillRecord {
         let header = &record.header;
-        let (id, held) = match header.content {
-            Content::Batch(id) => (format!("{:016x}/{}/{}", id.sender, id.epoch, id.seq), self.thread.live.holds(id)),
-            Content::Block { .. } => (String::new(), false),
+        let id = match header.content {
+            Content::Batch(id) => format!("{:016x}/{}/{}", id.sender, id.epoch, id.seq),
+            Content::Block { .. } => String::new(),
         };
-        let state = match (held, self.spill.is_leased(ticket)) {
+        let state = match (self.thread.live.holds(header.origin()), self.spill.is_leased(ticket)) {
             _ if ticket.lane == NO_LANE => "dead",
             (true, _) => "held",
             (false, true) => "leased",

@@ -474,6 +474,7 @@ fn weight(frame: &Frame) -> usize {
         | Frame::LeaseRequest(_)
         | Frame::LeaseEnd(_)
         | Frame::Done(_)
+        | Frame::Control(_)
         | Frame::Backlog(_) => 64,
     }
 }

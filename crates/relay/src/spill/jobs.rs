@@ -166,7 +166,7 @@ impl Session<'_> {
             let (spill, live) = (&mut self.spill, &self.thread.live);
             let (mut whole, mut damaged) = (true, false);
             self.store.salvage(&from, &to, &mut |_, value| {
-                damaged |= search.look(spill, value, &|id| live.holds(id)).is_err();
+                damaged |= search.look(spill, value, &|origin| live.holds(origin)).is_err();
                 whole = clock.now() < end;
                 if whole { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;

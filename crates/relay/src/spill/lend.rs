@@ -2,13 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use engine::spill::{Grant, Offered};
+use engine::spill::{Grant, Offered, Origin};
 use engine::wire::{Frame, LeaseEnd, LeaseRequest};
 use store::StoreError;
 use tracing::warn;
 
 use super::handle::FromLink;
 use super::session::{SLICE, Session, Trouble};
+use crate::shared::locked;
 
 /// Lent at once at most, whatever a request asks for.
 const GRANT_BYTES_MAX: u32 = 64 << 20;
@@ -79,8 +80,10 @@ impl Session<'_> {
         let Asking { link, mut grant } = asking;
         let end = self.now() + SLICE;
         let (handle, live, clock) = (&self.thread.handle, &self.thread.live, self.thread.clock);
-        let held = |id| live.holds(id);
-        while let Some((from, to)) = self.spill.grant_range(&mut grant) {
+        let held = |origin: Origin<'_>| live.holds(origin);
+        let recent = locked(&self.thread.recent);
+        let next_held = |from| recent.next_held(live.as_ref(), from);
+        while let Some((from, to)) = self.spill.grant_range(&mut grant, &next_held) {
             let (spill, offering) = (&mut self.spill, &mut grant);
             let mut stopped = None;
             let scanned = self.store.scan(&from, &to, &mut |key, value| {

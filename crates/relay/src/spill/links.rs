@@ -11,6 +11,7 @@ use engine::time::Mono;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Ended, Handler, Outgoing};
 use node::VerdictKeeper;
+use node::desk::{Accepted, Desk};
 use runtime::Clock;
 use runtime::queue::Probe;
 use tokio::net::TcpStream;
@@ -37,12 +38,19 @@ pub(crate) struct Lender {
     /// What the verdict looks at.
     pub(crate) queue: Probe,
     pub(crate) clock: Clock,
+    pub(crate) desk: Arc<Desk>,
     /// Links that ended, by reason.
     pub(crate) closed: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Lender {
-    pub(crate) fn new(shared: &Shared, greeting: &Greeting, keeper: &Arc<VerdictKeeper>, queue: Probe) -> Lender {
+    pub(crate) fn new(
+        shared: &Shared,
+        greeting: &Greeting,
+        keeper: &Arc<VerdictKeeper>,
+        queue: Probe,
+        desk: Arc<Desk>,
+    ) -> Lender {
         Lender {
             node: shared.node.clone(),
             cluster: greeting.cluster.clone(),
@@ -52,6 +60,7 @@ impl Lender {
             keeper: Arc::clone(keeper),
             queue,
             clock: shared.clock,
+            desk,
             closed: Mutex::default(),
         }
     }
@@ -89,7 +98,8 @@ impl Lender {
             return ended;
         }
         info!(node = %self.node, peer = %hello.node, "link accepted");
-        link::run(stream, early, &Replayer::new(self), self.clock).await
+        let replayer = Replayer::new(self);
+        link::run(stream, early, &Accepted::new(&self.desk, &replayer), self.clock).await
     }
 }
 
@@ -142,6 +152,7 @@ impl Handler for Replayer {
             Frame::Drain => Ok(()),
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
             | Frame::Durable(_)

@@ -5,7 +5,7 @@ use std::sync::RwLockReadGuard;
 
 use bytes::Bytes;
 use engine::batch::{Batch, BatchId};
-use engine::spill::{Entry, Why};
+use engine::spill::{Entry, Origin, Why};
 use engine::time::{Mono, UnixSeconds};
 use engine::wire::Ticket;
 
@@ -15,6 +15,11 @@ pub(crate) enum Told {
     Batch(BatchId),
     /// Everything that this sender (a destination) gave up to `number`.
     Block {
+        destination: String,
+        number: u64,
+    },
+    /// One block, which this sender has all the same.
+    Journalled {
         destination: String,
         number: u64,
     },
@@ -49,7 +54,15 @@ impl Due {
     pub(crate) fn told(&self) -> Told {
         match &self.content {
             Content::Batch(batch) => Told::Batch(batch.id()),
-            Content::Block { number, .. } => Told::Block { destination: self.destination.clone(), number: *number },
+            Content::Block { number, .. } => {
+                let (destination, number) = (self.destination.clone(), *number);
+                match self.why {
+                    Why::Journal => Told::Journalled { destination, number },
+                    Why::Timeout | Why::Memory | Why::NoPeer | Why::Shutdown | Why::Import => {
+                        Told::Block { destination, number }
+                    }
+                }
+            }
         }
     }
 
@@ -72,8 +85,8 @@ pub(crate) trait Live: Send + Sync + Debug {
     fn settled(&self) -> Vec<Ticket>;
     /// What a peer refused for good: counted by the live path, to be kept as dead letters.
     fn dead(&self) -> Vec<(Batch, &'static str)>;
-    /// Whether the live path still holds a batch, so that it is not to be lent.
-    fn holds(&self, id: BatchId) -> bool;
+    /// Whether the live path still has what is in a record, so that it is to be neither lent nor given up.
+    fn holds(&self, origin: Origin<'_>) -> bool;
     /// The spill has nothing in hand any more.
     fn restarted(&self, now: Mono);
     /// Whether the spill takes anything.

@@ -25,6 +25,7 @@ mod links;
 mod live;
 mod mode;
 mod path;
+mod recent;
 mod session;
 mod thread;
 mod writing;
@@ -62,7 +63,8 @@ pub(crate) fn start(
     clock: Clock,
 ) -> Result<(), StartError> {
     let path = settings.path.display().to_string();
-    let thread = Arc::new(Thread { settings, handle, live, disk, clock, first: Mutex::default() });
+    let thread =
+        Arc::new(Thread { settings, handle, live, disk, clock, first: Mutex::default(), recent: Mutex::default() });
     match thread.open() {
         Ok(opening) => *crate::shared::locked(&thread.first) = Some(opening),
         Err(error) if is_final(&error) => return Err(StartError::Config(format!("spill {path}: {error}"))),

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, RwLockReadGuard};
 
-use engine::batch::{Batch, BatchId};
+use engine::batch::Batch;
 use engine::pool;
 use engine::relay::Drop;
-use engine::spill::AGGREGATE;
+use engine::spill::{self, AGGREGATE, Origin, Why};
 use engine::time::{Mono, UnixSeconds};
 use engine::wire::Ticket;
 use output::StoreSender;
@@ -17,6 +17,8 @@ use crate::shared::{Shared, locked};
 #[derive(Debug)]
 pub(crate) struct LivePath {
     shared: Arc<Shared>,
+    /// Of this process.
+    epoch: u32,
     /// For each partition the destination of batches that feed it alone.
     owners: Vec<Option<String>>,
     /// Each store's address has a lane of its own.
@@ -27,7 +29,7 @@ pub(crate) struct LivePath {
 
 impl LivePath {
     /// `finals`: the names of the final nodes.
-    pub(crate) fn new(shared: Arc<Shared>, partitions: u16, finals: &[String]) -> LivePath {
+    pub(crate) fn new(shared: Arc<Shared>, epoch: u32, partitions: u16, finals: &[String]) -> LivePath {
         let owners = pool::assign(partitions, finals, &vec![true; finals.len()]);
         let named = |owner: Option<usize>| owner.map(|owner| format!("{AGGREGATE}:{}", finals[owner]));
         let of_store = |store: &node::Store| {
@@ -39,8 +41,13 @@ impl LivePath {
             senders: shared.stores.iter().flat_map(of_store).collect(),
             owners: owners.into_iter().map(named).collect(),
             hand: Mutex::new(()),
+            epoch,
             shared,
         }
+    }
+
+    fn sender(&self, destination: &str) -> Option<&StoreSender> {
+        self.senders.iter().find(|(name, _)| name == destination).map(|(_, sender)| sender)
     }
 
     /// The destination of a batch: the final node that owns all of its partitions, if there is one.
@@ -88,17 +95,21 @@ impl Live for LivePath {
         match told {
             Told::Batch(id) => self.shared.machine().spilled(now, *id, ticket),
             Told::Block { destination, number } => {
-                let sender = self.senders.iter().find(|(name, _)| name == destination);
-                if let Some((_, sender)) = sender {
+                if let Some(sender) = self.sender(destination) {
                     sender.spilled(*number);
                 }
                 true
+            }
+            Told::Journalled { destination, number } => {
+                self.sender(destination).is_none_or(|sender| sender.journalled(*number, ticket))
             }
         }
     }
 
     fn settled(&self) -> Vec<Ticket> {
-        self.shared.machine().take_settled()
+        let mut settled = self.shared.machine().take_settled();
+        settled.extend(self.senders.iter().flat_map(|(_, sender)| sender.take_settled()));
+        settled
     }
 
     fn dead(&self) -> Vec<(Batch, &'static str)> {
@@ -106,8 +117,14 @@ impl Live for LivePath {
         dead.into_iter().map(|(batch, why)| (batch, why.as_str())).collect()
     }
 
-    fn holds(&self, id: BatchId) -> bool {
-        self.shared.machine().holds(id)
+    fn holds(&self, origin: Origin<'_>) -> bool {
+        match origin.content {
+            spill::Content::Batch(id) => self.shared.machine().holds(id),
+            spill::Content::Block { epoch, number } => {
+                let may_be = epoch == self.epoch && origin.why == Why::Journal;
+                may_be && self.sender(origin.destination).is_some_and(|sender| sender.holds(number))
+            }
+        }
     }
 
     fn restarted(&self, now: Mono) {

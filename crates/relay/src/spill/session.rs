@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use engine::batch::BatchId;
-use engine::spill::{self, Content, Header, KeyRange, Lost, Meta, Settled, Spill, Why, records_from};
+use engine::spill::{self, Content, Header, KeyRange, Lost, Meta, Settled, Spill, Tally, Why, records_from};
 use engine::time::{Mono, UnixSeconds};
-use engine::wire::{Outcome, Ticket};
+use engine::wire::{Backlog, Outcome, Ticket};
 use runtime::{Worker, WorkerError};
 use store::{Store, StoreError, WriteBatch};
 use tracing::error;
@@ -17,7 +18,9 @@ use super::jobs::Job;
 use super::lend::Asking;
 use super::live::Told;
 use super::mode::Mode;
+use super::recent::Recent;
 use super::thread::{Opening, Thread, Witness};
+use crate::shared::locked;
 
 /// Pulled at once: large enough for few writes, small enough for the store's limit of 8 MiB a batch.
 const PULL_BYTES: u64 = 4 << 20;
@@ -30,8 +33,6 @@ const IDLE: Duration = Duration::from_millis(25);
 /// Beyond the quota the store gets this much, so that settling, which makes room, can always be written.
 pub(super) const RESERVE_BYTES: u64 = 64 << 20;
 const BACKLOG_EVERY: Duration = Duration::from_secs(1);
-/// Metas kept to settle journalled records without reading them.
-const RECENT_MAX: usize = 1 << 16;
 
 /// How a session ended.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl From<WorkerError> for Trouble {
 pub(super) enum Owner {
     Live(Told),
     /// A former life died while it told this one.
-    Doubtful(Told),
+    Doubtful(BatchId),
     /// It came by an import.
     Nobody,
     /// Its sender has it back: it must not be sent from here as well.
@@ -92,8 +93,6 @@ pub(super) struct Session<'t> {
     pub(super) fresh: Vec<Untold>,
     pub(super) untold: VecDeque<Untold>,
     pub(super) unsynced_since: Option<Mono>,
-    /// Of journalled records.
-    pub(super) recent: BTreeMap<Ticket, (Meta, BatchId)>,
     oldest: Option<(Option<u32>, Option<UnixSeconds>)>,
     pub(super) askings: VecDeque<Asking>,
     pub(super) jobs: VecDeque<Job>,
@@ -120,7 +119,6 @@ impl<'t> Session<'t> {
             fresh: Vec::new(),
             untold: VecDeque::new(),
             unsynced_since: None,
-            recent: BTreeMap::new(),
             oldest: None,
             askings: VecDeque::new(),
             jobs: VecDeque::new(),
@@ -167,6 +165,8 @@ impl<'t> Session<'t> {
         let void_blocks = self.thread.handle.take_void_blocks();
         let doubtful = self.thread.handle.doubtful();
         let epoch = self.thread.settings.epoch;
+        let mut recent = locked(&self.thread.recent);
+        recent.forget_untold(told);
         for lane in self.spill.lanes() {
             let (from, to) = records_from(lane.lane, told.get(&lane.lane).copied().unwrap_or(0));
             let (spill, untold) = (&self.spill, &mut self.untold);
@@ -176,13 +176,19 @@ impl<'t> Session<'t> {
                 let ticket = Ticket { lane: lane.lane, ordinal: before.ordinal };
                 let owner = match record.header.content {
                     _ if record.header.why == Why::Import || !spill.is_own(&record, epoch) => Owner::Nobody,
-                    Content::Batch(id) if doubtful == Some(ticket) => Owner::Doubtful(Told::Batch(id)),
+                    Content::Batch(id) if doubtful == Some(ticket) => Owner::Doubtful(id),
                     Content::Batch(id) => Owner::Live(Told::Batch(id)),
+                    Content::Block { number, .. } if record.header.why == Why::Journal => {
+                        Owner::Live(Told::Journalled { destination: destination.to_owned(), number })
+                    }
                     Content::Block { .. } if void_blocks => Owner::Void,
                     Content::Block { number, .. } => {
                         Owner::Live(Told::Block { destination: destination.to_owned(), number })
                     }
                 };
+                if matches!(owner, Owner::Live(_) | Owner::Doubtful(_)) {
+                    recent.add(ticket, spill.meta(&record), record.header.origin());
+                }
                 untold.push_back(Untold { ticket, points: u64::from(points), owner });
                 ControlFlow::Continue(())
             })?;
@@ -240,6 +246,11 @@ impl<'t> Session<'t> {
         self.thread.clock.now()
     }
 
+    /// What the journal wrote lately; never locked while it is in use.
+    pub(super) fn recent(&self) -> MutexGuard<'_, Recent> {
+        locked(&self.thread.recent)
+    }
+
     pub(super) fn is_able(&self) -> bool {
         self.thread.handle.able()
     }
@@ -259,14 +270,10 @@ impl<'t> Session<'t> {
         }
         worker.failpoint("pulled")?;
         for due in due {
-            let ticket = self.spill.append(&due.entry(self.thread.settings.epoch));
-            if due.why == Why::Journal
-                && let (Some(meta), Told::Batch(id)) = (self.spill.staged_meta(ticket), due.told())
-            {
-                self.recent.insert(ticket, (meta, id));
-                if self.recent.len() > RECENT_MAX {
-                    self.recent.pop_first();
-                }
+            let entry = due.entry(self.thread.settings.epoch);
+            let ticket = self.spill.append(&entry);
+            if let Some(meta) = self.spill.staged_meta(ticket).filter(|_| due.why == Why::Journal) {
+                self.recent().add(ticket, meta, entry.origin());
             }
             self.fresh.push(Untold { ticket, points: due.points(), owner: Owner::Live(due.told()) });
             // What was refused is given back, and what is left of it as well.
@@ -285,18 +292,11 @@ impl<'t> Session<'t> {
         if !self.spill.is_pending(ticket) {
             return Ok(None);
         }
-        if let Some(meta) = self.spill.leased_meta(ticket).or_else(|| self.recent.get(&ticket).map(|(meta, _)| *meta)) {
+        if let Some(meta) = self.spill.leased_meta(ticket).or_else(|| self.recent().meta(ticket)) {
             return Ok(Some(meta));
         }
         let Some(value) = self.value(ticket)? else { return Ok(None) };
         Ok(spill::decode(&value).ok().map(|record| self.spill.meta(&record)))
-    }
-
-    /// Points of a lane's journalled batches that the live path still has.
-    pub(super) fn held_points(&self, lane: u16) -> u64 {
-        let of_lane = self.recent.range(Ticket { lane, ordinal: 0 }..=Ticket { lane, ordinal: u64::MAX });
-        let held = of_lane.filter(|(_, (_, id))| self.thread.live.holds(*id));
-        held.map(|(_, (meta, _))| meta.run.tally().points).sum()
     }
 
     /// A record as it lies in the store, if it can be read.
@@ -313,7 +313,7 @@ impl<'t> Session<'t> {
         let any = !settled.is_empty();
         for ticket in settled {
             self.settle(ticket, Outcome::Delivered)?;
-            self.recent.remove(&ticket);
+            self.recent().remove(ticket);
         }
         Ok(any)
     }
@@ -413,7 +413,22 @@ impl<'t> Session<'t> {
         let now = self.now();
         if now.since(self.backlog_at) >= BACKLOG_EVERY {
             self.backlog_at = now;
-            self.thread.handle.send_backlog(&self.spill.backlog());
+            let backlog = self.free_backlog();
+            self.thread.handle.send_backlog(&backlog);
         }
+    }
+
+    /// What could be lent: not what the live path still has.
+    fn free_backlog(&self) -> Backlog {
+        let live = self.thread.live.as_ref();
+        self.recent().forget_blocks(live);
+        let (mut backlog, held) = (self.spill.backlog(), self.recent().held(live));
+        for lane in &mut backlog.lanes {
+            let Tally { batches, points, bytes } = held.get(&lane.lane).copied().unwrap_or_default();
+            lane.batches = lane.batches.saturating_sub(batches);
+            lane.points = lane.points.saturating_sub(points);
+            lane.bytes = lane.bytes.saturating_sub(bytes);
+        }
+        backlog
     }
 }

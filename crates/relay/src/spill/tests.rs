@@ -12,7 +12,8 @@ use admin_api::{CursorAdvance, SpillDiscard, SpillLoss, SpillStatus};
 use bytes::Bytes;
 use engine::batch::{Batch, BatchId, Builder, Claim, Incarnation, PartitionSet, Versions};
 use engine::restart::RestartPolicy;
-use engine::spill::{AGGREGATE, Why};
+use engine::spill::{self, AGGREGATE, Origin, Why};
+use engine::store_link::{Block, Overflow, StoreLink};
 use engine::time::{Mono, UnixSeconds};
 use engine::wire::{Done, Frame, LeaseRequest, Outcome, Ticket};
 use runtime::{Clock, Supervisor};
@@ -26,6 +27,7 @@ use super::*;
 use crate::shared::locked;
 
 mod admin_requests;
+mod journal;
 mod links;
 mod lives;
 mod on_disk;
@@ -73,10 +75,22 @@ struct Table {
     answered_here: u64,
 }
 
-/// The live path as a table.
+impl Table {
+    fn put_back(&mut self) {
+        while let Some(due) = self.in_hand.pop_back() {
+            self.due.push_front(due);
+        }
+    }
+}
+
+/// The destination of the sender that journals.
+const RAW: &str = "raw/h:2003";
+
+/// The live path as a table, and perhaps with a real sender that journals.
 #[derive(Debug, Default)]
 struct Fake {
     table: Mutex<Table>,
+    sender: Mutex<Option<StoreLink>>,
     gate: RwLock<()>,
     steps: Steps,
 }
@@ -127,6 +141,24 @@ impl Fake {
         self.table().spilled.get(destination).copied().unwrap_or(0)
     }
 
+    /// A store's sender that journals what it is offered and holds it for as long as the store says nothing.
+    fn with_sender() -> Fake {
+        let settings = engine::store_link::Settings {
+            rotate: Duration::ZERO,
+            receipt_timeout: Duration::from_secs(3_600),
+            ack_timeout: Duration::from_secs(3_600),
+            overflow: Overflow::Spill,
+            journal: true,
+            ..engine::store_link::Settings::default()
+        };
+        Fake { sender: Mutex::new(Some(StoreLink::new(settings, 1))), ..Fake::default() }
+    }
+
+    /// Something of the sender, if there is one.
+    fn of_sender<T: Default>(&self, get: impl FnOnce(&mut StoreLink) -> T) -> T {
+        locked(&self.sender).as_mut().map(get).unwrap_or_default()
+    }
+
     fn is_empty(&self) -> bool {
         let table = self.table();
         table.due.is_empty() && table.in_hand.is_empty()
@@ -134,7 +166,7 @@ impl Fake {
 }
 
 impl Live for Fake {
-    fn due(&self, _: Mono, max_bytes: u64, is_current: &dyn Fn() -> bool) -> Vec<Due> {
+    fn due(&self, now: Mono, max_bytes: u64, is_current: &dyn Fn() -> bool) -> Vec<Due> {
         let mut table = self.table();
         if !is_current() {
             return Vec::new();
@@ -146,11 +178,21 @@ impl Live for Fake {
             table.in_hand.push_back(due.clone());
             taken.push(due);
         }
+        let of_sender = self.of_sender(|sender| sender.take_due(now, max_bytes));
+        taken.extend(of_sender.into_iter().map(|due| {
+            let content = Content::Block { lines: due.block.bytes, points: due.block.points, number: due.number };
+            Due { destination: RAW.into(), why: due.why, content }
+        }));
         taken
     }
 
-    fn spilled(&self, _: Mono, told: &Told, ticket: Ticket) -> bool {
+    fn spilled(&self, now: Mono, told: &Told, ticket: Ticket) -> bool {
         self.steps.step();
+        if let Told::Journalled { number, .. } = told {
+            let keeps = self.of_sender(|sender| sender.journalled(now, *number, ticket));
+            self.steps.step();
+            return keeps;
+        }
         let mut table = self.table();
         table.told.push((told.clone(), ticket));
         let known: Vec<Due> =
@@ -178,14 +220,23 @@ impl Live for Fake {
     }
 
     fn settled(&self) -> Vec<Ticket> {
-        std::mem::take(&mut self.table().settled)
+        let mut settled = std::mem::take(&mut self.table().settled);
+        settled.extend(self.of_sender(StoreLink::take_settled));
+        settled
     }
 
     fn dead(&self) -> Vec<(Batch, &'static str)> {
         Vec::new()
     }
 
-    fn holds(&self, id: BatchId) -> bool {
+    fn holds(&self, origin: Origin<'_>) -> bool {
+        let id = match origin.content {
+            spill::Content::Batch(id) => id,
+            spill::Content::Block { epoch, number } => {
+                let may_be = (origin.why, origin.destination, epoch) == (Why::Journal, RAW, EPOCH);
+                return may_be && self.of_sender(|sender| sender.holds(number));
+            }
+        };
         let table = self.table();
         let in_hand = table.due.iter().chain(&table.in_hand).any(|due| due.told() == Told::Batch(id));
         in_hand || table.held.contains(&id)
@@ -193,16 +244,16 @@ impl Live for Fake {
 
     fn restarted(&self, _: Mono) {
         self.steps.step();
-        let mut table = self.table();
-        while let Some(due) = table.in_hand.pop_back() {
-            table.due.push_front(due);
-        }
+        self.table().put_back();
+        self.of_sender(StoreLink::spill_restarted);
     }
 
-    fn set_able(&self, now: Mono, able: bool) {
+    fn set_able(&self, _: Mono, able: bool) {
         if !able {
-            self.restarted(now);
+            self.steps.step();
+            self.table().put_back();
         }
+        self.of_sender(|sender| sender.set_spill(able));
         self.table().able = able;
     }
 
@@ -305,7 +356,8 @@ impl World {
             within: Duration::from_secs(60),
             backoff_min: Duration::from_millis(1),
             backoff_max: Duration::from_millis(2),
-            watchdog: Duration::from_secs(5),
+            // No test here is about hanging; on a loaded machine a thread may well stand still for seconds.
+            watchdog: Duration::from_secs(60),
         };
         let supervisor = Supervisor::new("relay-1", clock, policy).expect("a supervisor");
         let handle = Arc::new(Handle::new(clock.unix()));
@@ -370,6 +422,10 @@ impl World {
         let _still = self.live.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let books = self.handle.ledger_of(destination);
         let sum = books.pending + books.settled + books.dropped.values().sum::<u64>();
+        if lane == RAW {
+            let memory = self.live.of_sender(|sender| sender.books());
+            return (sum, books.carried + memory.spilled + memory.journalled + memory.answered_here);
+        }
         let live =
             self.live.spilled_points(lane) + if destination == AGGREGATE { self.live.table().answered_here } else { 0 };
         (sum, books.carried + live)

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use super::handle::{FromLink, Handle};
 use super::live::Live;
 use super::mode::Mode;
+use super::recent::Recent;
 use super::session::{End, Session};
 
 /// How long a spill that failed rests before it is tried again.
@@ -88,6 +89,8 @@ pub(crate) struct Thread {
     pub(crate) clock: Clock,
     /// What the start opened, for the first life.
     pub(crate) first: Mutex<Option<Opening>>,
+    /// Used by the current life only; it is worth more than one life.
+    pub(super) recent: Mutex<Recent>,
 }
 
 /// A spill that was opened and loaded.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::spill::Op;
+use engine::spill::{Content, Op, Origin, Why};
 use runtime::Worker;
 use store::{StoreError, WriteBatch};
 use tracing::warn;
@@ -81,8 +81,8 @@ impl Session<'_> {
     /// The store is full: what was written is told, what was not is given back, and nothing more is taken.
     pub(super) fn refuse(&mut self, worker: &Worker, mode: Mode, detail: &str) -> Result<(), Trouble> {
         self.spill.refused();
-        for fresh in self.fresh.drain(..) {
-            self.recent.remove(&fresh.ticket);
+        for fresh in std::mem::take(&mut self.fresh) {
+            self.recent().remove(fresh.ticket);
         }
         if self.unsynced_since.is_some() {
             self.sync_written(worker)?;
@@ -193,9 +193,10 @@ impl Session<'_> {
             let keeps = match owner {
                 Owner::Live(told) => live.spilled(now, &told, ticket),
                 // Whoever held it has let go, or is told again; its word does not count, for it may be the second one.
-                Owner::Doubtful(told) => {
-                    if matches!(told, Told::Batch(id) if live.holds(id)) {
-                        live.spilled(now, &told, ticket);
+                Owner::Doubtful(id) => {
+                    let destination = "";
+                    if live.holds(Origin { why: Why::Journal, content: Content::Batch(id), destination }) {
+                        live.spilled(now, &Told::Batch(id), ticket);
                     }
                     true
                 }
@@ -211,7 +212,7 @@ impl Session<'_> {
         }
         for ticket in at_once {
             if let Ok(Some(meta)) = self.meta(ticket) {
-                self.recent.remove(&ticket);
+                self.recent().remove(ticket);
                 self.spill.settle(ticket, meta);
             }
         }

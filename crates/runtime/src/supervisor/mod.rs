@@ -271,6 +271,11 @@ impl Supervisor {
         self.shared.escalation.get().cloned()
     }
 
+    /// Whether it does its work: nothing has escalated, and no heart stands still that it should have replaced.
+    pub fn is_healthy(&self) -> bool {
+        self.escalation().is_none() && self.workers().iter().all(|worker| worker.phase != WorkerPhase::Hung)
+    }
+
     /// Every worker, in the order they were started.
     pub fn workers(&self) -> Vec<WorkerState> {
         let now = self.shared.clock.now();

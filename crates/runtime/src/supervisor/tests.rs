@@ -124,6 +124,7 @@ async fn check(node: &str, spawn: fn(&Supervisor, &str, &Lives), action: Action,
     assert_eq!((neighbour_state.restarts, neighbour_state.last_error), (0, None), "{node}");
     assert_eq!(neighbour.started(), 1, "{node}");
     assert_eq!(supervisor.escalation(), None, "{node}");
+    assert!(supervisor.is_healthy(), "{node}");
     assert_eq!(supervisor.shutdown(PATIENCE).await, Vec::<String>::new(), "{node}");
 }
 
@@ -191,6 +192,7 @@ async fn too_many_failures_escalate_with_the_first_one_as_root_cause() {
         root_cause: "broken error: disk gone".to_owned(),
     };
     assert_eq!(escalation, expected);
+    assert!(!supervisor.is_healthy(), "the service manager is not to hear that it is alive");
     assert_eq!(starts.load(Ordering::Acquire), 3);
     assert_eq!(state(&supervisor, "broken").phase, WorkerPhase::Escalated);
     assert_eq!(state(&supervisor, "neighbour").phase, WorkerPhase::Running);

@@ -30,6 +30,20 @@ fn canaries_are_the_first_receivers_and_a_pause_stops_what_it_names() {
 }
 
 #[test]
+fn a_receiver_that_the_pool_keeps_out_gets_nothing_also_when_its_link_comes_anew() {
+    let mut replay = replay();
+    replay.set_eligible(&[false, true]);
+    replay.receiver_up(at(0), 0, 1 << 20);
+    lend(&mut replay, at(0), 0, 0..8);
+    turns(&mut replay, at(0));
+    assert_eq!((written(&mut replay, 0).len(), written(&mut replay, 1).len()), (0, 8));
+    replay.set_eligible(&[true, false]);
+    lend(&mut replay, at(0), 0, 8..16);
+    turns(&mut replay, at(0));
+    assert_eq!((written(&mut replay, 0).len(), written(&mut replay, 1).len()), (8, 0));
+}
+
+#[test]
 fn a_source_s_own_ceiling_holds() {
     let mut replay = replay();
     let change = Change { source: Some("relay-1/aggregate:final-1".into()), rate: Some(100), ..Change::default() };
@@ -102,6 +116,16 @@ fn what_cannot_be_right_is_refused_with_what_is_in_force() {
     check(Change { range: Some((Some(1 << 40), None)), ..none() }, "is no time");
     check(Change { matching: Some("a.{b".into()), ..none() }, "the glob a.{b");
     check(Change { matching: Some("x".repeat(5_000)), ..none() }, "at most 2048");
+}
+
+#[test]
+fn the_share_of_a_replayer_that_is_forgotten_goes_to_the_others() {
+    let mut replay = replay();
+    assert!(replay.set_replayers(2) && !replay.set_replayers(2));
+    let ceiling = |replay: &Replay| replay.control().bounds(replay.plan()).ceiling;
+    let half = ceiling(&replay);
+    assert!(replay.set_replayers(1));
+    assert_eq!(ceiling(&replay), 2 * half);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What is due for the spill, what it does to the order, and how far the link says it is.
 
 use super::*;
+use crate::spill::Why;
+use crate::wire::Ticket;
 
 fn spilling() -> Settings {
     Settings { retain_bytes: 40, rotate_bytes: 1_000, overflow: Overflow::Spill, ..settings() }
@@ -169,4 +171,170 @@ fn what_the_spill_has_in_hand_is_not_released_and_what_it_has_told_is() {
     assert_eq!(link.progress(), Progress { offered: 2, released: 0 });
     link.spilled(mono(4), 0);
     assert_eq!(link.progress(), Progress { offered: 2, released: 1 });
+}
+
+#[track_caller]
+fn journalling(script: &[(u64, Do)], expected: &str) -> StoreLink {
+    let mut link = StoreLink::new(Settings { journal: true, retain_bytes: 60, ..spilling() }, 1);
+    link.set_spill(true);
+    assert_eq!(play(&mut link, script), expected);
+    link
+}
+
+/// Letters of what is taken, each with its number; upper case: for the journal.
+#[track_caller]
+fn take_all(link: &mut StoreLink, second: u64) -> String {
+    let had = link.has_due(mono(second));
+    let due = link.take_due(mono(second), 1_000);
+    link.log.audit();
+    assert!(had || due.is_empty(), "has_due knew of nothing");
+    let shown = due.iter().map(|due| {
+        let letter = char::from(due.block.bytes[0]);
+        let letter = if due.why == Why::Journal { letter.to_ascii_uppercase() } else { letter };
+        format!("{letter}{}", due.number)
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+/// The journal has these numbers, under tickets of the same ordinals. How many were kept.
+#[track_caller]
+fn journal(link: &mut StoreLink, second: u64, numbers: std::ops::Range<u64>) -> usize {
+    let kept = numbers.filter(|&number| link.journalled(mono(second), number, Ticket { lane: 1, ordinal: number }));
+    let kept = kept.count();
+    link.log.audit();
+    kept
+}
+
+/// Journalled, answered here, spilled, in flight; and the ordinals that are to be settled.
+#[track_caller]
+fn figures(link: &mut StoreLink, expected: [u64; 4], settled: &[u64]) {
+    let books = link.books();
+    assert_eq!([books.journalled, books.answered_here, books.spilled, books.in_flight], expected);
+    let found: Vec<u64> = link.take_settled().iter().map(|ticket| ticket.ordinal).collect();
+    assert_eq!(found, settled);
+    link.log.audit();
+}
+
+#[test]
+fn a_journalled_block_is_sent_all_the_same_and_settled_with_its_receipt() {
+    let mut link = journalling(&[(0, Tick), (0, Connected), (0, Offer("ab"))], "connect");
+    assert_eq!(take_all(&mut link, 0), "A0 B1");
+    assert_eq!(play(&mut link, &[(0, Write), (1, Offer("c"))]), "ab");
+    assert_eq!(journal(&mut link, 1, 0..2), 2);
+    figures(&mut link, [2, 0, 0, 1], &[]);
+    assert_eq!(take_all(&mut link, 1), "C2");
+    play(&mut link, &[(60, Tick), (60, Fin)]);
+    assert!(link.holds(0) && link.holds(2), "its ticket waits");
+    figures(&mut link, [0, 2, 0, 1], &[0, 1]);
+    assert!(!link.holds(0) && link.holds(2));
+}
+
+#[test]
+fn a_block_that_has_its_receipt_before_the_journal_is_written_for_nothing() {
+    let mut link = journalling(&[(0, Tick), (0, Connected), (0, Offer("ab"))], "connect");
+    assert_eq!(link.take_due(mono(0), 1).len(), 1);
+    play(&mut link, &[(0, Write), (60, Tick), (60, Fin)]);
+    assert_eq!(take_all(&mut link, 60), "", "b is not written any more");
+    assert_eq!(journal(&mut link, 60, 0..1), 0);
+    figures(&mut link, [0, 1, 0, 0], &[]);
+}
+
+#[test]
+fn a_receipted_copy_that_a_reassert_wants_is_still_the_links() {
+    let script = [(0, Tick), (0, Connected), (0, Offer("a")), (0, Write), (1, Reset), (1, Connected), (1, Write)];
+    let mut link = journalling(&script, "connect a close connect a");
+    assert_eq!((take_all(&mut link, 1), journal(&mut link, 1, 0..1)), ("A0".to_owned(), 1));
+    // At 61 comes the re-assert, and with its receipt the end.
+    play(&mut link, &[(60, Tick), (61, Write)]);
+    figures(&mut link, [1, 0, 0, 0], &[]);
+    play(&mut link, &[(62, Tick), (62, Fin)]);
+    figures(&mut link, [0, 1, 0, 0], &[0]);
+}
+
+#[test]
+fn without_receipts_a_journalled_block_is_settled_after_the_linger_bound() {
+    let script = [&TWO_MISSED[..], &[(150, Tick), (150, Connected), (150, Offer("b")), (150, Write)]].concat();
+    let mut link = journalling(&script, "connect a half-close close connect a a half-close close connect b");
+    assert_eq!((take_all(&mut link, 151), journal(&mut link, 151, 0..2)), ("A0 B1".to_owned(), 2));
+    play(&mut link, &[(209, Tick)]);
+    figures(&mut link, [1, 1, 0, 0], &[0]);
+    play(&mut link, &[(210, Tick)]);
+    figures(&mut link, [0, 2, 0, 0], &[1]);
+    assert_eq!(link.books().delivered_unconfirmed, 2);
+}
+
+#[test]
+fn what_is_due_and_journalled_goes_over_to_the_spill_without_being_written_again() {
+    let mut link = journalling(&[(0, Tick), (0, ConnectFailed), (0, Offer("abc"))], "connect connect");
+    assert_eq!((take_all(&mut link, 1), journal(&mut link, 1, 0..2)), ("A0 B1 C2".to_owned(), 2));
+    figures(&mut link, [2, 0, 0, 3], &[]);
+    // No connection for the time-out: c is still in the journal's hand.
+    assert_eq!(take_all(&mut link, 4), "");
+    figures(&mut link, [0, 0, 2, 1], &[]);
+    assert_eq!(journal(&mut link, 4, 2..3), 1);
+    figures(&mut link, [0, 0, 3, 0], &[]);
+    assert_eq!(link.held_bytes(), 0);
+}
+
+#[test]
+fn over_the_bound_what_is_journalled_makes_room_at_once() {
+    let mut link = journalling(&[(0, Tick), (0, Connected), (0, Offer("abcd"))], "connect");
+    assert_eq!((take_all(&mut link, 0), journal(&mut link, 0, 0..4)), ("A0 B1 C2 D3".to_owned(), 4));
+    play(&mut link, &[(0, Offer("efgh"))]);
+    assert_eq!(link.held_bytes(), 60);
+    figures(&mut link, [2, 0, 2, 6], &[]);
+    assert_eq!(play(&mut link, &[(0, Write)]), "cdefgh half-close");
+}
+
+#[test]
+fn what_is_due_and_not_in_the_journal_yet_is_written_once() {
+    let mut link = journalling(&[(0, Tick), (0, ConnectFailed), (0, Offer("ab"))], "connect connect");
+    assert_eq!(take_all(&mut link, 4), "a0 b1");
+    link.spilled(mono(4), 0);
+    figures(&mut link, [0, 0, 1, 1], &[]);
+    // The spill's thread dies with b in its hand: it is to be sent, and to be journalled.
+    link.spill_restarted();
+    play(&mut link, &[(4, Connected)]);
+    assert_eq!(take_all(&mut link, 4), "B1");
+    assert_eq!(play(&mut link, &[(4, Write)]), "b");
+}
+
+#[test]
+fn a_spill_that_can_take_nothing_costs_only_what_is_not_journalled() {
+    let mut link = journalling(&[(0, Tick), (0, ConnectFailed), (0, Offer("ab"))], "connect connect");
+    assert_eq!((take_all(&mut link, 1), journal(&mut link, 1, 0..1)), ("A0 B1".to_owned(), 1));
+    link.set_spill(false);
+    play(&mut link, &[(4, Offer("cdefgh"))]);
+    assert_eq!((link.books().spilled, link.books().dropped_spill_full), (1, 1));
+    // b was on its way to disk when it was dropped, and has got there.
+    assert_eq!(journal(&mut link, 5, 1..2), 0);
+    figures(&mut link, [0, 1, 1, 6], &[]);
+    link.spill_restarted();
+    link.set_spill(true);
+    play(&mut link, &[(5, Connected)]);
+    assert_eq!(take_all(&mut link, 5), "C2 D3 E4 F5 G6 H7");
+}
+
+#[test]
+fn at_shutdown_what_has_no_receipt_is_the_spills_and_written_once() {
+    let script = [(0, Tick), (0, Connected), (0, Offer("ab")), (0, Write)];
+    let mut link = journalling(&script, "connect ab");
+    assert_eq!((take_all(&mut link, 0), journal(&mut link, 0, 0..1)), ("A0 B1".to_owned(), 1));
+    play(&mut link, &[(1, Offer("c"))]);
+    link.drain_to_spill(mono(2));
+    assert_eq!(take_all(&mut link, 2), "c0");
+    link.spilled(mono(2), 0);
+    assert_ne!(link.phase(), Phase::Drained, "b is in the journal's hand");
+    assert_eq!(journal(&mut link, 2, 1..2), 1);
+    figures(&mut link, [0, 0, 3, 0], &[]);
+    assert_eq!(link.phase(), Phase::Drained);
+}
+
+#[test]
+fn without_a_journal_nothing_is_due_for_it() {
+    let mut link = able(&[(0, Tick), (0, Connected), (0, Offer("ab"))], "connect");
+    assert_eq!(take_all(&mut link, 0), "");
+    assert!(!link.holds(0));
+    assert!(link.journalled(mono(0), 0, Ticket { lane: 1, ordinal: 0 }), "nobody here may say that it is done");
+    figures(&mut link, [0, 0, 0, 2], &[]);
 }

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use engine::wire::{Hello, PROTOCOL, RefuseReason, Role, decode, next_raw};
 use node::VerdictKeeper;
+use node::desk::{Desk, Roster};
 use runtime::net;
 use runtime::queue::byte_queue;
 use tokio::io::AsyncReadExt;
@@ -27,6 +28,9 @@ fn lend(world: &World) -> std::net::SocketAddr {
     let clock = Clock::new();
     let (_, lines) = byte_queue::<crate::router::Input>("lines", 1 << 20);
     let keeper = Arc::new(VerdictKeeper::new(world.supervisor.clone(), clock, Duration::from_secs(5)));
+    let orders = std::env::temp_dir().join(format!("spillway-lender-{}", std::process::id()));
+    std::fs::create_dir_all(&orders).expect("a directory");
+    let desk = Desk::open(&orders, Roster::default(), "relay-1", clock).expect("a desk");
     let lender = Arc::new(Lender {
         node: "relay-1".into(),
         cluster: "test".into(),
@@ -36,6 +40,7 @@ fn lend(world: &World) -> std::net::SocketAddr {
         keeper,
         queue: lines.probe(),
         clock,
+        desk,
         closed: Mutex::default(),
     });
     let listener = Arc::new(net::listen("127.0.0.1:0".parse().expect("an address"), 16).expect("listens"));
