@@ -10,7 +10,6 @@ mod picture;
 mod source;
 mod status;
 
-use anyhow::anyhow;
 use config::Cluster;
 use engine::time::UnixSeconds;
 
@@ -19,6 +18,7 @@ use arguments::ReplayCommand;
 
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::order;
 use crate::screen::Screen;
 
 /// The runbook that messages point to.
@@ -35,11 +35,7 @@ pub(crate) fn run(
     by: String,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let by = replay.by.unwrap_or(by);
-    if by.trim().is_empty() {
-        return Err(Failure::usage(anyhow!("--by is empty: say who changes this, for the audit log")));
-    }
-    let mut context = Context::new(cluster, now, by)?;
+    let mut context = Context::new(cluster, now, order::who(replay.by, by)?)?;
     match replay.command {
         ReplayCommand::Status(watch) => status::run(&mut context, watch, screen),
         ReplayCommand::Rate { rate, source } => change::rate(&context, rate, source, screen),

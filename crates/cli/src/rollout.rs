@@ -60,10 +60,12 @@ pub(crate) fn run(
         let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
         return Err(Failure::usage(anyhow!(unknown("node", &name, &names))));
     };
-    let healths = cluster.nodes.iter().map(|node| (node, Request::health()));
-    let answers: Vec<Answer<'_, Health>> = context.client.all(healths.collect());
-    let spills = cluster.layer(Layer::Relay).map(|node| (node, Request::get(paths::SPILL)));
-    let spills: Vec<Answer<'_, SpillStatus>> = context.client.all(spills.collect());
+    let mut requests: Vec<_> = cluster.nodes.iter().map(|node| (node, Request::health())).collect();
+    requests.extend(cluster.layer(Layer::Relay).map(|node| (node, Request::get(paths::SPILL))));
+    // All at once: a node that is silent costs one deadline.
+    let mut answers = context.client.exchange(requests);
+    let spills = answers.split_off(cluster.nodes.len()).into_iter().map(Answer::decoded).collect::<Vec<_>>();
+    let answers: Vec<Answer<'_, Health>> = answers.into_iter().map(Answer::decoded).collect();
     let known = Known { health: by_name(&answers), spills: by_name(&spills) };
     let judgement = judge(cluster, target, &known);
     if screen.json {
@@ -176,27 +178,15 @@ fn too_few(observer: &str, pool: &PoolStatus, target: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use admin_api::PoolNode;
 
+    use super::*;
+    use crate::tests::parsed;
+
     fn cluster(partials: u16) -> Cluster {
-        let node = |name: &str, layer: &str, port: u16| {
-            let graphite =
-                if layer == "relay" { format!("graphite = \"127.0.0.1:{}\"\n", port + 200) } else { String::new() };
-            format!(
-                "[[node]]\nname = \"{name}\"\nlayer = \"{layer}\"\nadmin = \"127.0.0.1:{port}\"\nlink = \"127.0.0.1:{}\"\n\
-                 data = \"data/{name}\"\n{graphite}\n",
-                port + 100
-            )
-        };
-        let mut text = "[cluster]\nname = \"test\"\n\n".to_owned();
-        text += &node("relay-1", "relay", 9001);
-        for n in 1..=partials {
-            text += &node(&format!("partial-{n}"), "partial", 9001 + n);
-        }
-        text += &node("final-1", "final", 9010);
-        text += "[[store]]\nname = \"c\"\naddresses = [\"127.0.0.1:2103\"]\n\n[[route]]\nglob = \"**\"\nto = [\"c\"]\n";
-        config::load("test.toml", &text).expect("a cluster").cluster
+        let partials = (1..=partials).map(|n| (format!("partial-{n}"), "partial"));
+        let others = [("relay-1".to_owned(), "relay"), ("final-1".to_owned(), "final")];
+        parsed(others.into_iter().chain(partials))
     }
 
     fn pool(eligible: &[(&str, bool)], floor: usize) -> PoolStatus {

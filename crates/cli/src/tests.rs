@@ -16,6 +16,25 @@ use serde_json::Value;
 use super::*;
 use fake_node::{FakeNode, Manner};
 
+/// A cluster of these nodes (name, layer) on ports that nobody listens on, with one store and one route.
+pub(crate) fn parsed(nodes: impl IntoIterator<Item = (String, &'static str)>) -> config::Cluster {
+    let mut text = "[cluster]\nname = \"test\"\n".to_owned();
+    for (port, (name, layer)) in (9_000..).step_by(10).zip(nodes) {
+        text += &format!(
+            "[[node]]\nname = \"{name}\"\nlayer = \"{layer}\"\nadmin = \"127.0.0.1:{port}\"\ndata = \"data/{name}\"\n"
+        );
+        if layer != "replayer" {
+            text += &format!("link = \"127.0.0.1:{}\"\n", port + 1);
+        }
+        if layer == "relay" {
+            text += &format!("graphite = \"127.0.0.1:{}\"\n", port + 2);
+        }
+    }
+    text +=
+        "[[store]]\nname = \"carbon\"\naddresses = [\"127.0.0.1:2103\"]\n[[route]]\nglob = \"**\"\nto = [\"carbon\"]\n";
+    config::load("test.toml", &text).expect("a cluster").cluster
+}
+
 const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
 
 /// What a command said.

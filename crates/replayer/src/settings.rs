@@ -11,7 +11,6 @@ use admin_api::{AuditEntry, ReplaySettings};
 use node::AuditLog;
 use runtime::{ReplaceError, replace_file};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,21 +19,6 @@ pub(crate) struct Kept {
     /// An operator has spoken since the backlog was last empty.
     #[serde(default)]
     pub(crate) acknowledged: bool,
-}
-
-/// What could not be done with which file.
-#[derive(Debug, Error)]
-#[error("{action} {path}: {source}")]
-pub(crate) struct FileError {
-    action: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl From<ReplaceError> for FileError {
-    fn from(ReplaceError { action, path, source }: ReplaceError) -> FileError {
-        FileError { action, path, source }
-    }
 }
 
 /// The two files of one data directory.
@@ -49,7 +33,7 @@ impl SettingsFile {
     ///
     /// # Errors
     /// When a damaged file cannot be put aside.
-    pub(crate) fn open(dir: &Path, now: u64) -> Result<(SettingsFile, Kept, Option<String>), FileError> {
+    pub(crate) fn open(dir: &Path, now: u64) -> Result<(SettingsFile, Kept, Option<String>), ReplaceError> {
         let file = SettingsFile { dir: dir.to_owned(), log: AuditLog::open(dir, "replay") };
         let path = file.path("replay.json");
         let (kept, why) = match fs::read(&path) {
@@ -71,15 +55,15 @@ impl SettingsFile {
     }
 
     /// On disk when it returns.
-    pub(crate) fn save(&self, kept: &Kept) -> Result<(), FileError> {
+    pub(crate) fn save(&self, kept: &Kept) -> Result<(), ReplaceError> {
         let path = self.path("replay.json");
         let text = serde_json::to_vec_pretty(kept).map_err(io::Error::other).map_err(failed("write", &path))?;
-        replace_file(&path, &text).map_err(FileError::from)
+        replace_file(&path, &text)
     }
 
     /// Adds a line to the audit log. In memory it is kept in any case.
-    pub(crate) fn note(&mut self, entry: AuditEntry) -> Result<(), FileError> {
-        self.log.note(entry).map_err(FileError::from)
+    pub(crate) fn note(&mut self, entry: AuditEntry) -> Result<(), ReplaceError> {
+        self.log.note(entry)
     }
 
     /// Latest first.
@@ -92,9 +76,9 @@ impl SettingsFile {
     }
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ReplaceError {
     let path = path.to_owned();
-    move |source| FileError { action, path, source }
+    move |source| ReplaceError { action, path, source }
 }
 
 #[cfg(test)]

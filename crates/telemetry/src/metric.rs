@@ -126,9 +126,9 @@ metrics! {
         "Time for which clients were not read because a queue was full";
     LinkUp, Gauge, "link_up", ["peer"],
         "Whether the link to a peer is up";
-    PoolEligible, Gauge, "pool_eligible", ["layer", "peer"],
+    PoolEligible, Gauge, "pool_eligible", ["pool", "peer"],
         "1 for a peer that may get work from this node, 0 for one that health or an order keeps it from";
-    PoolLenient, Gauge, "pool_lenient", ["layer"],
+    PoolLenient, Gauge, "pool_lenient", ["pool"],
         "1 while a link that is up is enough for work, 0 while peers must have proven themselves";
     PoolEjections, Counter, "pool_ejections_total", ["peer"],
         "Times that a peer was put out for a while because it was far slower than the others";
@@ -152,7 +152,7 @@ metrics! {
         "Links that ended, at the side that counts";
     DuplicateBatches, Counter, "duplicate_batches_total", [],
         "Batches that had been merged before; they changed nothing";
-    ForgottenPoints, Gauge, "forgotten_points", ["node"],
+    ForgottenPoints, Gauge, "forgotten_points", ["peer"],
         "Points that were given up with a node that an operator has forgotten, as far as anybody could say";
     ReplayRate, Gauge, "replay_points_per_second", [],
         "Points that a replayer sends in a second, mean of the last five";
@@ -202,4 +202,17 @@ metrics! {
         "Log lines not written because their site repeats";
     BuildInfo, Gauge, "build_info", ["version"],
         "Always 1; the label says which build";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_metric_takes_a_label_that_every_sample_has() {
+        for metric in Metric::ALL {
+            let taken = metric.labels().iter().any(|label| ["node", "layer"].contains(label));
+            assert!(!taken, "{metric:?}: node and layer are those of the node that is asked");
+        }
+    }
 }

@@ -9,24 +9,12 @@ use ratatui::backend::TestBackend;
 
 use super::dialogue::{Dialogue, Key, Step};
 use super::view;
+use crate::tests::parsed;
 use crate::watch::{Flow, HISTORY, Look, Model, NodeView, Order};
 
 fn cluster() -> Cluster {
-    let node = |name: &str, layer: &str, port: u16| {
-        let graphite =
-            if layer == "relay" { format!("graphite = \"127.0.0.1:{}\"\n", port + 1000) } else { String::new() };
-        format!(
-            "[[node]]\nname = \"{name}\"\nlayer = \"{layer}\"\nadmin = \"127.0.0.1:{port}\"\nlink = \"127.0.0.1:{}\"\n\
-             data = \"data/{name}\"\n{graphite}\n",
-            port + 100
-        )
-    };
-    let mut text = "[cluster]\nname = \"test\"\n\n".to_owned();
-    text += &node("final-1", "final", 8643);
-    text += &node("relay-1", "relay", 8641);
-    text += "[[node]]\nname = \"replayer-1\"\nlayer = \"replayer\"\nadmin = \"127.0.0.1:8644\"\ndata = \"data/replayer-1\"\n";
-    text += "\n[[store]]\nname = \"carbon\"\naddresses = [\"127.0.0.1:2103\"]\n\n[[route]]\nglob = \"**\"\nto = [\"carbon\"]\n";
-    config::load("test.toml", &text).expect("a cluster").cluster
+    let nodes = [("final-1", "final"), ("relay-1", "relay"), ("replayer-1", "replayer")];
+    parsed(nodes.map(|(name, layer)| (name.to_owned(), layer)))
 }
 
 fn at(seconds: u64) -> Mono {

@@ -73,7 +73,7 @@ impl Model {
                 last: None,
             })
             .collect();
-        nodes.sort_by_key(|node| depth(node.layer));
+        nodes.sort_by_key(|node| node.layer);
         Model { cluster: cluster.name.clone(), nodes, selected: 0 }
     }
 
@@ -147,16 +147,6 @@ impl NodeView {
         let peers = &self.status()?.peers;
         let bytes = peers.iter().map(|peer| peer.in_flight_bytes).sum();
         Some((bytes, peers.iter().map(|peer| peer.oldest_unacked_ms).max().unwrap_or(0)))
-    }
-}
-
-/// A layer's place on the way of a point.
-fn depth(layer: Layer) -> u8 {
-    match layer {
-        Layer::Relay => 0,
-        Layer::Partial => 1,
-        Layer::Final => 2,
-        Layer::Replayer => 3,
     }
 }
 

@@ -70,8 +70,9 @@ impl Pool {
         if let Some(left) = node.ejected(now) {
             return Some(WhyNot::Ejected { left });
         }
-        let (clean, proof) = (node.clean(now).unwrap_or_default(), self.settings.proof);
-        (node.clean(now).is_none() || clean < proof).then_some(WhyNot::Unproven { clean, proof })
+        let (clean, proof) = (node.clean(now), self.settings.proof);
+        let is_proven = clean.is_some_and(|clean| clean >= proof);
+        (!is_proven).then(|| WhyNot::Unproven { clean: clean.unwrap_or_default(), proof })
     }
 
     /// Every node's standing.

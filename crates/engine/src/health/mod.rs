@@ -351,7 +351,7 @@ impl Pool {
         }
     }
 
-    /// All orders in force. The same orders again change nothing.
+    /// All orders in force. The same orders again change nothing; but time has passed: to be called several times a second.
     pub fn set_orders(&mut self, now: Mono, orders: &Orders) {
         if orders.mode != self.stance.mode() {
             // Auto begins strict, and is lenient at once if strict does not hold.
@@ -378,11 +378,6 @@ impl Pool {
         let mut copy = self.clone();
         copy.set_orders(now, orders);
         copy.outcome
-    }
-
-    /// To be called several times a second.
-    pub fn tick(&mut self, now: Mono) {
-        self.settle(now);
     }
 
     /// What was decided last.
@@ -424,9 +419,8 @@ impl Pool {
             self.step_stance(now, strict, floor, size);
         }
         let nodes = self.decide(now, floor);
-        let before = std::mem::replace(&mut self.outcome.nodes, nodes);
-        self.outcome =
-            Outcome { stance: self.stance, nodes: std::mem::take(&mut self.outcome.nodes), floor, size, strict };
+        let outcome = Outcome { stance: self.stance, nodes, floor, size, strict };
+        let before = std::mem::replace(&mut self.outcome, outcome).nodes;
         for node in 0..self.nodes.len() {
             let was_in = before.get(node).is_some_and(Standing::is_in);
             match self.outcome.nodes.get(node) {

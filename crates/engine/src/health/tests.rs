@@ -64,7 +64,7 @@ impl World {
                 }
             }
             self.now = self.now + Duration::from_millis(600);
-            self.pool.tick(self.now);
+            self.pool.set_orders(self.now, &self.pool.orders());
         }
         self
     }
@@ -277,7 +277,7 @@ fn owners_are_kept_whatever_soft_evidence_says_and_only_an_order_holds_them_off(
 fn an_observer_without_canaries_takes_the_link_for_proof() {
     let mut world = World::with(Settings { probe: Probe::Link, ..settings(Mode::Strict) }, 2);
     world.now = world.now + PROOF;
-    world.pool.tick(world.now);
+    world.pool.set_orders(world.now, &world.pool.orders());
     world.check("+proven +proven");
 }
 

@@ -160,6 +160,8 @@ struct World {
     /// Points of what it told.
     on_disk: u64,
     journal: JournalDisk,
+    /// The spill failed with something in hand.
+    has_failed: bool,
     /// Hazard 8: the order is no longer that of offering.
     gave_back: bool,
     released: u64,
@@ -192,6 +194,7 @@ impl World {
             spilling: Vec::new(),
             on_disk: 0,
             journal: JournalDisk::default(),
+            has_failed: false,
             gave_back: false,
             released: 0,
         }
@@ -252,6 +255,9 @@ impl World {
     }
 
     fn spill_turns(&mut self, restarts: bool, able: bool, wrote: bool) {
+        // A store that failed comes back only by a new life, which first tells what it finds.
+        let restarts = restarts || able && self.has_failed;
+        self.has_failed = !restarts && (self.has_failed || !able && !self.journal.in_hand.is_empty());
         if restarts || !able {
             self.gave_back |= !self.spilling.is_empty();
             self.spilling.clear();

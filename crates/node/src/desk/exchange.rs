@@ -2,6 +2,7 @@
 //! than its own sends all its orders, and who has taken them up sends its own back if the peer lacks any. So two nodes agree after
 //! one exchange, and a silent link costs nothing. A node that has never had an order does not begin.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -68,44 +69,51 @@ impl Exchange {
     }
 }
 
-fn frame(exchange: &Exchange, inner: &dyn Handler, frame: Frame) -> Result<(), Ended> {
-    let Frame::Control(word) = frame else { return inner.frame(frame) };
-    exchange.heard(&word)?;
-    if exchange.has_word() {
-        inner.wake().notify_one();
-    }
-    Ok(())
-}
-
-fn tick(exchange: &Exchange, inner: &dyn Handler) {
-    if exchange.has_word() {
-        inner.wake().notify_one();
-    }
-    inner.tick();
-}
-
-/// A service that dials, with orders exchanged on its links.
-pub struct Linked {
+/// A service with orders exchanged on its links, which it does not see.
+pub struct Exchanging<I> {
     exchange: Exchange,
-    inner: Arc<dyn Dialer>,
+    inner: I,
 }
 
-impl std::fmt::Debug for Linked {
+/// Of a service that dials.
+pub type Linked = Exchanging<Arc<dyn Dialer>>;
+/// Of one connection that was accepted.
+pub type Accepted<'a> = Exchanging<&'a dyn Handler>;
+
+impl<I> std::fmt::Debug for Exchanging<I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Linked").field("exchange", &self.exchange).finish_non_exhaustive()
+        f.debug_struct("Exchanging").field("exchange", &self.exchange).finish_non_exhaustive()
     }
 }
 
-impl Linked {
+impl Exchanging<Arc<dyn Dialer>> {
     /// Wraps a service, to be dialled with instead of it.
     pub fn new(desk: &Arc<Desk>, inner: Arc<dyn Dialer>) -> Arc<Linked> {
-        Arc::new(Linked { exchange: Exchange::new(Arc::clone(desk)), inner })
+        Arc::new(Exchanging { exchange: Exchange::new(Arc::clone(desk)), inner })
     }
 }
 
-impl Handler for Linked {
+impl<'a> Exchanging<&'a dyn Handler> {
+    /// Wraps the handler of one connection.
+    pub fn new(desk: &Arc<Desk>, inner: &'a dyn Handler) -> Accepted<'a> {
+        Exchanging { exchange: Exchange::new(Arc::clone(desk)), inner }
+    }
+}
+
+impl<I: Deref<Target: Handler> + Send + Sync> Exchanging<I> {
+    fn wake_for_word(&self) {
+        if self.exchange.has_word() {
+            self.inner.wake().notify_one();
+        }
+    }
+}
+
+impl<I: Deref<Target: Handler> + Send + Sync> Handler for Exchanging<I> {
     fn frame(&self, received: Frame) -> Result<(), Ended> {
-        frame(&self.exchange, &*self.inner, received)
+        let Frame::Control(word) = received else { return self.inner.frame(received) };
+        self.exchange.heard(&word)?;
+        self.wake_for_word();
+        Ok(())
     }
 
     fn next(&self, out: &mut Outgoing) {
@@ -118,7 +126,8 @@ impl Handler for Linked {
     }
 
     fn tick(&self) {
-        tick(&self.exchange, &*self.inner);
+        self.wake_for_word();
+        self.inner.tick();
     }
 }
 
@@ -146,43 +155,5 @@ impl Dialer for Linked {
 
     fn refused(&self, node: &str, peer: &str, reason: RefuseReason) {
         self.inner.refused(node, peer, reason);
-    }
-}
-
-/// The same for one connection that was accepted.
-pub struct Accepted<'a> {
-    exchange: Exchange,
-    inner: &'a dyn Handler,
-}
-
-impl std::fmt::Debug for Accepted<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Accepted").field("exchange", &self.exchange).finish_non_exhaustive()
-    }
-}
-
-impl<'a> Accepted<'a> {
-    /// Wraps the handler of one connection.
-    pub fn new(desk: &Arc<Desk>, inner: &'a dyn Handler) -> Accepted<'a> {
-        Accepted { exchange: Exchange::new(Arc::clone(desk)), inner }
-    }
-}
-
-impl Handler for Accepted<'_> {
-    fn frame(&self, received: Frame) -> Result<(), Ended> {
-        frame(&self.exchange, self.inner, received)
-    }
-
-    fn next(&self, out: &mut Outgoing) {
-        self.exchange.say(out);
-        self.inner.next(out);
-    }
-
-    fn wake(&self) -> &Notify {
-        self.inner.wake()
-    }
-
-    fn tick(&self) {
-        tick(&self.exchange, self.inner);
     }
 }

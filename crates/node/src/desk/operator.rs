@@ -30,10 +30,10 @@ impl Operator {
     /// What was given up with whom, and the pools.
     pub fn record(&self, telemetry: &Telemetry) {
         for (node, what) in self.desk.control().forgotten() {
-            crate::set_gauge(telemetry, Metric::ForgottenPoints, &[("node", node.to_owned())], what.lost_points);
+            crate::set_gauge(telemetry, Metric::ForgottenPoints, &[("peer", node.to_owned())], what.lost_points);
         }
         for pool in self.all(None) {
-            let layer = ("layer", pool.layer.clone());
+            let layer = ("pool", pool.layer.clone());
             let lenient = u64::from(pool.stance == "lenient");
             crate::set_gauge(telemetry, Metric::PoolLenient, std::slice::from_ref(&layer), lenient);
             for node in pool.nodes {

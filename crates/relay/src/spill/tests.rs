@@ -337,6 +337,19 @@ impl Witness for MemWitness {
     }
 }
 
+/// Each way in which one write or one sync fails, with its name.
+fn store_faults() -> Vec<(String, FaultPlan)> {
+    let faults = [(1, Fault::Io { applied: true }), (1, Fault::Io { applied: false }), (2, Fault::Busy)];
+    let both = faults.into_iter().flat_map(|(nth, fault)| {
+        let plan = FaultPlan::new();
+        [
+            (format!("write {nth}: {fault:?}"), plan.clone().fail_write(nth, fault)),
+            (format!("sync {nth}: {fault:?}"), plan.fail_sync(nth, fault)),
+        ]
+    });
+    both.collect()
+}
+
 /// A relay with nothing but its spill.
 struct World {
     supervisor: Supervisor,

@@ -149,22 +149,19 @@ async fn end_at_step(at_step: u64, races: bool) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_fails_has_each_block_once_and_the_books_fit() {
-    for (nth, fault) in [(1, Fault::Io { applied: true }), (1, Fault::Io { applied: false }), (2, Fault::Busy)] {
-        for sync in [false, true] {
-            let (disk, witness, live) = fresh();
-            let world = World::start(Arc::clone(&live), memory(&disk, &witness, &Steps::default()), AMPLE);
-            world.until("it is ready", || world.handle.able()).await;
-            let plan = FaultPlan::new();
-            disk.set_faults(if sync { plan.fail_sync(nth, fault) } else { plan.fail_write(nth, fault) });
-            offer(&live, 4);
-            world.handle.wake();
-            world.until("all are journalled", || journalled(&live) == 20).await;
-            world.until("it is ready again", || world.handle.able()).await;
-            let lane = world.status().await.lanes[0].clone();
-            assert_eq!((lane.spilled_points, lane.pending_points), (20, 20), "{fault:?} {sync}");
-            world.until("the books fit", || fits(&world)).await;
-            world.stop().await;
-        }
+    for (fault, plan) in store_faults() {
+        let (disk, witness, live) = fresh();
+        let world = World::start(Arc::clone(&live), memory(&disk, &witness, &Steps::default()), AMPLE);
+        world.until("it is ready", || world.handle.able()).await;
+        disk.set_faults(plan);
+        offer(&live, 4);
+        world.handle.wake();
+        world.until("all are journalled", || journalled(&live) == 20).await;
+        world.until("it is ready again", || world.handle.able()).await;
+        let lane = world.status().await.lanes[0].clone();
+        assert_eq!((lane.spilled_points, lane.pending_points), (20, 20), "{fault}");
+        world.until("the books fit", || fits(&world)).await;
+        world.stop().await;
     }
 }
 

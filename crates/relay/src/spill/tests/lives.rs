@@ -73,23 +73,20 @@ async fn a_life_may_end_at_any_step() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_fails_is_opened_again_and_nothing_is_lost() {
-    for (nth, fault) in [(1, Fault::Io { applied: true }), (1, Fault::Io { applied: false }), (2, Fault::Busy)] {
-        for sync in [false, true] {
-            let (disk, witness, live) = fresh();
-            let world = World::start(Arc::clone(&live), memory(&disk, &witness, &Steps::default()), AMPLE);
-            world.until("it is ready", || world.handle.able()).await;
-            let plan = FaultPlan::new();
-            disk.set_faults(if sync { plan.fail_sync(nth, fault) } else { plan.fail_write(nth, fault) });
-            live.give((0..10).map(|seq| due(seq, 10, Why::Timeout)).chain((0..3).map(|n| block(n, 5))));
-            world.handle.wake();
-            world.until_told().await;
-            world.until("it is ready again", || world.handle.able()).await;
-            let status = world.status().await;
-            assert_eq!(status.lanes[0].pending_points, 100, "{fault:?} {sync}");
-            world.balance(AGGREGATE, AGGREGATE);
-            world.balance("carbon", "carbon/h:2003");
-            world.stop().await;
-        }
+    for (fault, plan) in store_faults() {
+        let (disk, witness, live) = fresh();
+        let world = World::start(Arc::clone(&live), memory(&disk, &witness, &Steps::default()), AMPLE);
+        world.until("it is ready", || world.handle.able()).await;
+        disk.set_faults(plan);
+        live.give((0..10).map(|seq| due(seq, 10, Why::Timeout)).chain((0..3).map(|n| block(n, 5))));
+        world.handle.wake();
+        world.until_told().await;
+        world.until("it is ready again", || world.handle.able()).await;
+        let status = world.status().await;
+        assert_eq!(status.lanes[0].pending_points, 100, "{fault}");
+        world.balance(AGGREGATE, AGGREGATE);
+        world.balance("carbon", "carbon/h:2003");
+        world.stop().await;
     }
 }
 

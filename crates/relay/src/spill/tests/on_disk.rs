@@ -70,6 +70,18 @@ impl Store for Boxed {
     }
 }
 
+/// A spill with thirty batches of 100 points, stopped in order.
+async fn thirty_spilled() -> Folder {
+    let folder = Folder::new();
+    let live = Arc::new(Fake::default());
+    let world = World::start(Arc::clone(&live), stepping(&folder, &Steps::default()), 1 << 30);
+    live.give((0..30).map(|n| due(n, 100, Why::Timeout)));
+    world.handle.wake();
+    world.until_told().await;
+    world.stop().await;
+    folder
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_spilled_is_there_after_a_restart_and_nothing_is_twice() {
     let folder = Folder::new();
@@ -114,13 +126,7 @@ async fn a_life_that_panics_in_the_midst_leaves_a_store_that_its_successor_opens
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_gone_is_counted_by_the_witness() {
-    let folder = Folder::new();
-    let live = Arc::new(Fake::default());
-    let world = World::start(Arc::clone(&live), stepping(&folder, &Steps::default()), 1 << 30);
-    live.give((0..30).map(|n| due(n, 100, Why::Timeout)));
-    world.handle.wake();
-    world.until_told().await;
-    world.stop().await;
+    let folder = thirty_spilled().await;
     fs::remove_dir_all(folder.0.join("spill")).expect("removes");
     let world = World::start(Arc::new(Fake::default()), stepping(&folder, &Steps::default()), 1 << 30);
     world.until("it is ready", || world.handle.able()).await;
@@ -157,13 +163,7 @@ async fn a_directory_removed_under_a_running_node_is_noticed_and_its_loss_is_exa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_missing_at_the_start_is_a_gap_as_soon_as_the_lane_is_checked() {
-    let folder = Folder::new();
-    let live = Arc::new(Fake::default());
-    let world = World::start(Arc::clone(&live), stepping(&folder, &Steps::default()), 1 << 30);
-    live.give((0..30).map(|n| due(n, 100, Why::Timeout)));
-    world.handle.wake();
-    world.until_told().await;
-    world.stop().await;
+    let folder = thirty_spilled().await;
     let Opened { mut store, .. } = (rocksdb(1 << 30).open)(&folder.0.join("spill"), UnixSeconds(1)).expect("opens");
     let mut harm = WriteBatch::new();
     for ordinal in [7, 8, 29] {
