@@ -74,9 +74,10 @@ impl Browser {
         self.run(&script).as_str().unwrap_or_default().to_owned()
     }
 
-    /// As a person does it: it must be seen, and nothing may lie above it.
+    /// As a person does it: scrolls there; it must be seen, and nothing may lie above it.
     #[track_caller]
     pub(crate) fn click(&self, selector: &str) {
+        self.run(&format!("document.querySelector({selector:?})?.scrollIntoView({{ block: 'center' }})"));
         let element = self.find(selector);
         self.command(&format!("element/{element}/click"), &json!({}));
     }

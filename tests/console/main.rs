@@ -5,6 +5,7 @@
 mod support;
 
 mod browser;
+mod orders;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -86,6 +87,29 @@ impl Stage {
         assert!(colours >= COLOURS_MIN, "{} has {colours} colours", file.display());
     }
 
+    /// Waits until the dialog says what an order would do, with these words in it, and may be confirmed.
+    #[track_caller]
+    fn previewed(&self, words: &str) -> String {
+        eventually(SOON, "the preview", || {
+            let ready = self
+                .browser
+                .run("return document.getElementById('order').open && !document.getElementById('send').disabled");
+            let said = self.browser.text("#order-lines");
+            when(ready == true && said.contains(words), &said).map(|()| said)
+        })
+    }
+
+    /// As a screen of this size has it.
+    #[track_caller]
+    fn screen(&self, width: u32, height: u32, scheme: &str) {
+        self.browser.screen(width, height, scheme);
+        // The size reaches the page with the next frame.
+        eventually(SOON, "the screen's size", || {
+            let inner = self.browser.run("return [innerWidth, innerHeight]");
+            when(inner == serde_json::json!([width, height]), inner)
+        });
+    }
+
     /// Nothing may stand beside the screen: a phone would have to scroll sideways.
     #[track_caller]
     fn fits(&self, name: &str) {
@@ -110,6 +134,8 @@ fn an_operator_sees_the_cluster_and_steers_replay_from_the_page() {
     sees_the_load(&stage);
     changes_the_rate(&stage);
     pauses_by_keys(&stage);
+    orders::switches_all_layers(&stage);
+    orders::drains_a_node_and_lets_it_in_again(&stage);
     sees_a_killed_node_first(&mut stage);
     sees_the_spill_and_the_replay(&mut stage);
     assert_eq!(stage.browser.errors(), Vec::<String>::new(), "in the browser's console");
@@ -135,12 +161,7 @@ fn sees_the_load(stage: &Stage) {
     assert!(!stage.browser.run("return !document.getElementById('banner').hidden").as_bool().unwrap_or(true));
     let screens = [("light", 1280, 800, "light"), ("dark", 1280, 800, "dark"), ("phone", 390, 844, "light")];
     for (name, width, height, scheme) in screens.into_iter().chain([("phone-whole-dark", 390, 2400, "dark")]) {
-        stage.browser.screen(width, height, scheme);
-        // The size reaches the page with the next frame.
-        eventually(SOON, "the screen's size", || {
-            let inner = stage.browser.run("return innerWidth");
-            when(inner == width, inner)
-        });
+        stage.screen(width, height, scheme);
         stage.fits(name);
         stage.shot(name);
     }
@@ -169,10 +190,7 @@ fn changes_the_rate(stage: &Stage) {
 
     stage.browser.fill("#rate", "12345/s");
     stage.browser.click("#set-rate");
-    eventually(SOON, "the preview", || {
-        let said = stage.browser.text("#order-lines");
-        when(said.contains("replayer-1: 50000/s -> 12345/s"), said)
-    });
+    stage.previewed("replayer-1: 50000/s -> 12345/s");
     assert_eq!(stage.browser.text("#order-command"), "spillway replay rate 12345/s");
     assert_eq!(rate(), Ok(50_000), "a preview changes nothing");
     stage.shot("preview");
@@ -197,7 +215,7 @@ fn pauses_by_keys(stage: &Stage) {
     let open = || stage.browser.run("return document.getElementById('order').open");
     let preview = |key: &str| {
         stage.browser.press(key);
-        eventually(SOON, "the preview", || when(open() == true, open()));
+        stage.previewed("replayer-1");
     };
     preview("p");
     stage.browser.press(ESCAPE);
@@ -227,7 +245,8 @@ fn sees_a_killed_node_first(stage: &mut Stage) {
         when(banner.contains("1 node does not answer: partial-2"), banner)
     });
     stage.shot("killed");
-    stage.browser.screen(390, 844, "dark");
+    orders::hears_before_an_order_who_will_not_answer(stage);
+    stage.screen(390, 844, "dark");
     stage.fits("phone-killed");
     stage.shot("phone-killed");
 }
@@ -251,10 +270,7 @@ fn sees_the_spill_and_the_replay(stage: &mut Stage) {
     stage.shot("spilling");
     stage.fleet.restart("partial-1");
     stage.browser.press("p");
-    eventually(SOON, "the preview", || {
-        let said = stage.browser.text("#order-lines");
-        when(said.contains("replayer-1: goes on at up to"), said)
-    });
+    stage.previewed("replayer-1: goes on at up to");
     stage.browser.press(ENTER);
     eventually(LONG, "a rate on the arrow of the replay", || {
         let rate = stage.rate_on("replay_partial");
@@ -266,11 +282,7 @@ fn sees_the_spill_and_the_replay(stage: &mut Stage) {
         when(waiting.contains("empty"), waiting)
     });
     // A whole page, charts and changes with it.
-    stage.browser.screen(1280, 1500, "light");
-    eventually(SOON, "the screen's size", || {
-        let inner = stage.browser.run("return innerHeight");
-        when(inner == 1500, inner)
-    });
+    stage.screen(1280, 1500, "light");
     stage.shot("replayed");
 }
 

@@ -1,11 +1,15 @@
-//! `spillway console`: the cluster as a web page for one operator on this machine, with the hand on replay.
+//! `spillway console`: the cluster as a web page for one operator on this machine, with the hand on replay, health modes and
+//! drains.
 //!
 //! [`gate`] decides who may ask what, [`hub`] keeps what was seen and asks all nodes while somebody looks, [`state`] says it as
-//! JSON, [`server`] is the HTTP around them; the page in `page/` is part of the program. There is no authentication yet:
-//! who reaches the address can steer replay, so it is an address of this machine alone.
+//! JSON, [`audit`] makes one log of all, [`order`] reads what the page orders, [`server`] is the HTTP around them; the page in
+//! `page/` is part of the program. Whoever reaches the address acts with what this process may do, so it is an address of
+//! this machine alone.
 
+mod audit;
 mod gate;
 mod hub;
+mod order;
 mod server;
 mod state;
 
@@ -33,10 +37,10 @@ const BACKLOG: u32 = 64;
 /// `spillway console`
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Where the page is served: an address of this machine alone, for whoever reaches it can steer replay
+    /// Where the page is served: an address of this machine alone, for whoever reaches it can give orders
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8640")]
     listen: SocketAddr,
-    /// Allow --listen beyond this machine: there is no authentication yet, everybody who reaches the port can steer replay.
+    /// Allow --listen beyond this machine: the page asks nobody who he is, everybody who reaches the port can give orders.
     /// Better: ssh -L 8640:127.0.0.1:8640 HOST
     #[arg(long)]
     i_know_it_is_open: bool,
@@ -58,9 +62,9 @@ fn check_address(options: &Options) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::usage(anyhow!(
-        "{listen} can be reached from other machines, and whoever reaches the console can steer replay: there is no \
-         authentication yet. Listen on 127.0.0.1 and come through ssh (ssh -L 8640:127.0.0.1:8640 HOST), or say \
-         --i-know-it-is-open"
+        "{listen} can be reached from other machines, and the console asks nobody who he is: whoever reaches it can \
+         change replay, health modes and drains. Listen on 127.0.0.1 and come through ssh \
+         (ssh -L 8640:127.0.0.1:8640 HOST), or say --i-know-it-is-open"
     )))
 }
 
@@ -76,6 +80,12 @@ async fn serve(cluster: Cluster, address: SocketAddr, by: &str, screen: &mut Scr
         screen.json(&serde_json::json!({ "ok": true, "url": format!("http://{address}/") }))?;
     } else {
         screen.text(&format!("spillway console: http://{address}/ (Ctrl-C ends it)\n"))?;
+    }
+    if !address.ip().is_loopback() {
+        screen.note(&format!(
+            "spillway: everybody who reaches {address} sees the cluster and can change replay, health modes and drains, \
+             as {by}; nothing is encrypted, and nobody is asked for a password\n"
+        ))?;
     }
     tokio::select! {
         _ = signals.next() => Ok(Exit::Ok),

@@ -3,7 +3,9 @@
 mod look;
 mod model;
 mod order;
+mod traffic;
 
-pub(crate) use look::{ASK_EVERY, Outcome, look, send};
+pub(crate) use look::{ASK_EVERY, foresee, look, send};
 pub(crate) use model::{AGGREGATE, Flow, HISTORY, Look, Model, NodeView};
 pub(crate) use order::Order;
+pub(crate) use traffic::{Mode, Traffic};

@@ -1,8 +1,9 @@
 //! What was seen of the cluster, and the rounds of questions that go on while somebody looks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +14,15 @@ use runtime::Clock;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::audit::{self, Change};
 use crate::client::{Answer, Request, exchange_all};
-use crate::watch::{ASK_EVERY, Flow, Model, Order, Outcome, look, send};
+use crate::order::Line;
+use crate::watch::{ASK_EVERY, Flow, Model, Order, foresee, look, send};
 
 /// Seconds of history: ten minutes.
 pub(super) const HISTORY_MAX: usize = 600;
-/// Changes that are shown, the latest ones.
-pub(super) const AUDIT_MAX: usize = 100;
+/// Changes that are shown, and kept of each log: the latest ones.
+const AUDIT_MAX: usize = 100;
 /// Older than this, what was seen is called stale, and no preview is made of it.
 pub(super) const STALE_AFTER: Duration = Duration::from_secs(3);
 /// Nobody has looked for so long: nodes are left in peace.
@@ -42,21 +45,14 @@ pub(super) struct Moment {
     pub(super) pending: Option<u64>,
 }
 
-/// A change that an operator made, with the node that says so.
-#[derive(Clone, Debug)]
-pub(super) struct Change {
-    pub(super) node: String,
-    pub(super) entry: AuditEntry,
-}
-
 /// What is known.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) model: Model,
     /// Oldest first, at most [`HISTORY_MAX`].
     pub(super) history: VecDeque<Moment>,
-    /// Latest first, at most [`AUDIT_MAX`].
-    pub(super) audit: Vec<Change>,
+    /// What each node's logs said last, of replay and of orders; latest first, at most [`AUDIT_MAX`] each.
+    logs: BTreeMap<(String, &'static str), Vec<AuditEntry>>,
     /// When the last round ended.
     pub(super) at: Option<Mono>,
     /// When somebody looked last.
@@ -73,15 +69,26 @@ pub(super) struct Hub {
     clock: Clock,
     seen: Mutex<Seen>,
     somebody: Notify,
+    /// An order was sent: the logs have something new.
+    is_news: AtomicBool,
     rounds: watch::Sender<u64>,
 }
 
 impl Hub {
     pub(super) fn new(cluster: Cluster, listen: SocketAddr, by: String) -> Hub {
         let model = Model::new(&cluster);
-        let seen = Seen { model, history: VecDeque::new(), audit: Vec::new(), at: None, wanted: None };
+        let seen = Seen { model, history: VecDeque::new(), logs: BTreeMap::new(), at: None, wanted: None };
         let (seen, rounds) = (Mutex::new(seen), watch::Sender::new(0));
-        Hub { cluster, listen, by, clock: Clock::new(), seen, somebody: Notify::new(), rounds }
+        Hub {
+            cluster,
+            listen,
+            by,
+            clock: Clock::new(),
+            seen,
+            somebody: Notify::new(),
+            is_news: AtomicBool::new(false),
+            rounds,
+        }
     }
 
     pub(super) fn now(&self) -> Mono {
@@ -110,11 +117,27 @@ impl Hub {
         }
     }
 
-    /// Sends an order to all nodes that replay, and lets the next round ask for the audit logs.
-    pub(super) async fn order(&self, order: Order) -> Vec<Outcome> {
-        let outcomes = send(&self.cluster, order, &self.by).await;
-        self.ask_audit().await;
-        outcomes
+    /// What an order would do. `None`: nobody has been heard for too long to say it.
+    pub(super) async fn foresee(&self, order: &Order) -> Option<Vec<Line>> {
+        let known = {
+            let now = self.now();
+            let seen = self.seen();
+            if seen.at.is_none_or(|at| now.since(at) > STALE_AFTER) {
+                return None;
+            }
+            order.preview(&seen.model)
+        };
+        match known {
+            Some(lines) => Some(lines),
+            None => Some(foresee(&self.cluster, order, &self.by, self.clock.unix()).await),
+        }
+    }
+
+    /// Sends an order, at once, and lets the next round ask for the logs.
+    pub(super) async fn order(&self, order: &Order) -> Vec<Line> {
+        let lines = send(&self.cluster, order, &self.by, self.clock.unix()).await;
+        self.is_news.store(true, Ordering::Relaxed);
+        lines
     }
 
     /// Asks all nodes once a second while somebody looks.
@@ -127,7 +150,8 @@ impl Hub {
                 self.somebody.notified().await;
             }
             ticks.tick().await;
-            if round.is_multiple_of(AUDIT_EVERY) {
+            let is_news = self.is_news.swap(false, Ordering::Relaxed);
+            if is_news || round.is_multiple_of(AUDIT_EVERY) {
                 let (looks, ()) = tokio::join!(look(&self.cluster), self.ask_audit());
                 self.take(looks);
             } else {
@@ -159,23 +183,30 @@ impl Hub {
     }
 
     async fn ask_audit(&self) {
-        let logs = |layer: Layer| matches!(layer, Layer::Relay | Layer::Final | Layer::Replayer);
-        let asked = self.cluster.nodes.iter().filter(|node| logs(node.layer));
-        let answers = exchange_all(asked.map(|node| (node, Request::get(paths::REPLAY_AUDIT))).collect()).await;
-        let answers: Vec<Answer<'_, Vec<AuditEntry>>> = answers.into_iter().map(Answer::decoded).collect();
+        let nodes = &self.cluster.nodes;
+        let replay = nodes.iter().filter(|node| matches!(node.layer, Layer::Relay | Layer::Final | Layer::Replayer));
+        let questions = replay.map(|node| (node, paths::REPLAY_AUDIT));
+        let questions: Vec<_> = questions.chain(nodes.iter().map(|node| (node, paths::CONTROL_AUDIT))).collect();
+        let requests = questions.iter().map(|(node, path)| (*node, Request::get(*path)));
+        let answers = exchange_all(requests.collect()).await;
+        let answers = answers.into_iter().map(Answer::decoded::<Vec<AuditEntry>>);
         let mut seen = self.seen();
-        // A node that does not answer now has not forgotten what it said before.
-        seen.audit.retain(|change| {
-            let answered = |answer: &&Answer<'_, Vec<AuditEntry>>| answer.node.name == change.node;
-            answers.iter().find(answered).is_none_or(|answer| answer.result.is_err())
-        });
-        for Answer { node, result } in answers {
-            let entries = result.unwrap_or_default().into_iter();
-            seen.audit.extend(entries.map(|entry| Change { node: node.name.clone(), entry }));
+        for (answer, (node, path)) in answers.zip(questions) {
+            // A node that does not answer now has not forgotten what it said before.
+            let Ok(mut entries) = answer.result else { continue };
+            entries.truncate(AUDIT_MAX);
+            seen.logs.insert((node.name.clone(), path), entries);
         }
-        // The nodes' own order stays among changes of one second.
-        seen.audit.sort_by_key(|change| std::cmp::Reverse(change.entry.at));
-        seen.audit.truncate(AUDIT_MAX);
+    }
+}
+
+impl Seen {
+    /// Changes by operators, latest first.
+    pub(super) fn changes(&self) -> Vec<Change<'_>> {
+        let entries = self.logs.iter().map(|((node, _), entries)| (node.as_str(), entries.as_slice()));
+        let mut changes = audit::merged(entries);
+        changes.truncate(AUDIT_MAX);
+        changes
     }
 }
 

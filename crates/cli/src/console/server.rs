@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use engine::rate;
 use engine::recv::{AcceptOutcome, Disposition};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -16,14 +15,14 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::ConnectionSet;
 use runtime::net::SocketProfile;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::gate::{self, Refusal};
-use super::hub::{Hub, STALE_AFTER};
+use super::hub::Hub;
+use super::order;
 use super::state::state;
-use crate::watch::Order;
 
 /// Connections at once; a browser has six. One more is closed at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -57,15 +56,6 @@ const HEADERS: [(&str, &str); 6] = [
     ("cross-origin-resource-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
 ];
-
-/// What an order says: one of the two.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Asked {
-    /// As on the command line: `50k/s`, `max`.
-    rate: Option<String>,
-    paused: Option<bool>,
-}
 
 /// Lets browsers in, for ever.
 ///
@@ -127,8 +117,8 @@ async fn answer(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
             json_of(StatusCode::OK, &state(hub, &hub.seen()))
         }
         ("/api/state", _) => wrong_method("GET"),
-        ("/api/replay", &Method::PUT) => change(hub, request).await.unwrap_or_else(refused),
-        ("/api/replay", _) => wrong_method("PUT"),
+        ("/api/order", &Method::PUT) => change(hub, request).await.unwrap_or_else(refused),
+        ("/api/order", _) => wrong_method("PUT"),
         _ => refused(Refusal { code: StatusCode::NOT_FOUND, error: format!("the console has no {path}") }),
     }
 }
@@ -141,52 +131,32 @@ async fn change(hub: &Arc<Hub>, request: Request<Incoming>) -> Result<Answer, Re
         // Nobody who mistypes that finds the order carried out.
         Some(other) => return Err(bad(format!("{other:?} is no question here; there is dry_run"))),
     };
-    let order = order(request.into_body()).await?;
-    hub.look().await;
-    if dry_run {
-        let now = hub.now();
-        let seen = hub.seen();
-        if seen.at.is_none_or(|at| now.since(at) > STALE_AFTER) {
-            let error = "no node has been heard for 3 s: what would change is not known".to_owned();
-            return Err(Refusal { code: StatusCode::SERVICE_UNAVAILABLE, error });
-        }
-        let preview = order.preview(&seen.model);
-        return Ok(json_of(
-            StatusCode::OK,
-            &json!({ "command": order.command(), "dry_run": true, "preview": preview }),
-        ));
-    }
-    let outcomes = hub.order(order).await;
-    let nodes: Vec<_> = outcomes
-        .iter()
-        .map(|outcome| json!({ "node": outcome.node, "ok": outcome.result.is_ok(), "said": outcome.line() }))
-        .collect();
-    Ok(json_of(StatusCode::OK, &json!({ "command": order.command(), "dry_run": false, "nodes": nodes })))
+    let body = body_of(request.into_body()).await?;
+    let order = order::parse(&hub.cluster, &body).map_err(bad)?;
+    let lines = if dry_run {
+        hub.look().await;
+        hub.foresee(&order).await.ok_or_else(|| Refusal {
+            code: StatusCode::SERVICE_UNAVAILABLE,
+            error: "no node has been heard for 3 s: what would change is not known".to_owned(),
+        })?
+    } else {
+        hub.order(&order).await
+    };
+    let lines: Vec<_> = lines.iter().map(|line| json!({ "text": line.text, "bad": line.bad })).collect();
+    Ok(json_of(StatusCode::OK, &json!({ "command": order.command(), "dry_run": dry_run, "lines": lines })))
 }
 
-async fn order(body: Incoming) -> Result<Order, Refusal> {
+async fn body_of(body: Incoming) -> Result<Bytes, Refusal> {
     let too_long = || Refusal {
         code: StatusCode::PAYLOAD_TOO_LARGE,
         error: format!("an order has at most {BODY_BYTES_MAX} bytes"),
     };
     let read = tokio::time::timeout(HEAD_WITHIN, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    let body = match read {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => return Err(too_long()),
-        Ok(Err(error)) => return Err(bad(format!("the order breaks off: {error}"))),
-        Err(_elapsed) => return Err(bad(format!("the order did not come within {} s", HEAD_WITHIN.as_secs()))),
-    };
-    let asked: Asked =
-        serde_json::from_slice(&body).map_err(|error| bad(format!("the order is not JSON of one: {error}")))?;
-    match asked {
-        Asked { rate: Some(text), paused: None } => {
-            rate::parse(&text).map(Order::Rate).map_err(|wrong| bad(wrong.to_string()))
-        }
-        Asked { rate: None, paused: Some(true) } => Ok(Order::Pause),
-        Asked { rate: None, paused: Some(false) } => Ok(Order::Resume),
-        Asked { rate: Some(_), paused: Some(_) } | Asked { rate: None, paused: None } => {
-            Err(bad("an order is either {\"rate\": \"50k/s\"} or {\"paused\": true}".to_owned()))
-        }
+    match read {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_long()),
+        Ok(Err(error)) => Err(bad(format!("the order breaks off: {error}"))),
+        Err(_elapsed) => Err(bad(format!("the order did not come within {} s", HEAD_WITHIN.as_secs()))),
     }
 }
 

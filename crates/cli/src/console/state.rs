@@ -1,14 +1,15 @@
 //! What the page is told, as JSON.
 
-use admin_api::{ReplayStatus, SpillStatus};
+use admin_api::{LayerMode, ReplayStatus, SpillStatus};
 use config::Layer;
 use engine::rate::RATE_MAX;
 use engine::time::Mono;
 use serde::Serialize;
 
+use super::audit::Change;
 use super::hub::{Hub, Moment, STALE_AFTER, Seen, total};
 use crate::status::{rank, words};
-use crate::watch::{AGGREGATE, Flow, Model, NodeView};
+use crate::watch::{self, AGGREGATE, Flow, Model, NodeView};
 
 /// `GET /api/state`
 #[derive(Debug, Serialize)]
@@ -21,11 +22,13 @@ pub(super) struct State<'s> {
     rate_max: u64,
     ready: usize,
     answering: usize,
-    /// The abnormal ones first.
+    /// The abnormal ones first, then those without traffic.
     nodes: Vec<Node<'s>>,
     stores: Vec<Store<'s>>,
     flow: Arrows,
     history: History,
+    /// Upstream first.
+    modes: Vec<Mode>,
     audit: Vec<Change<'s>>,
 }
 
@@ -42,6 +45,8 @@ struct Node<'s> {
     peers: [usize; 2],
     queue_bytes: Option<u64>,
     lag_ms: Option<u64>,
+    /// Of partial and final nodes.
+    traffic: Option<Receives>,
     flow: Option<Rates>,
     spill: Option<Spill<'s>>,
     replay: Option<Replay<'s>>,
@@ -108,11 +113,31 @@ struct History {
     pending: Vec<Option<u64>>,
 }
 
+/// The health mode of one layer.
 #[derive(Debug, Serialize)]
-struct Change<'s> {
-    node: &'s str,
-    #[serde(flatten)]
-    entry: &'s admin_api::AuditEntry,
+struct Mode {
+    layer: String,
+    mode: String,
+    /// `strict`, `lenient` or `mixed`; `None` where nobody says.
+    effect: Option<&'static str>,
+    /// Seconds since 1970, and what holds then.
+    until: Option<u64>,
+    then: Option<String>,
+    /// `None`: the cluster file.
+    by: Option<String>,
+    /// Whether all nodes that answer say the same.
+    agreed: bool,
+}
+
+/// Who sends to a node.
+#[derive(Debug, Serialize)]
+struct Receives {
+    /// `yes`, `partly`, `none`; `unknown` when nobody says.
+    word: &'static str,
+    from: usize,
+    of: usize,
+    drained: bool,
+    reasons: Vec<String>,
 }
 
 /// What is known now.
@@ -120,7 +145,7 @@ pub(super) fn state<'s>(hub: &'s Hub, seen: &'s Seen) -> State<'s> {
     let now = hub.now();
     let model = &seen.model;
     let mut nodes: Vec<&NodeView> = model.nodes.iter().collect();
-    nodes.sort_by_key(|node| node.verdict().map_or(0, rank));
+    nodes.sort_by_key(|node| (node.verdict().map_or(0, rank), lacks_traffic(model, node)));
     let store = |store: &'s engine::route::StoreSpec| Store { name: &store.name, addresses: store.addresses.len() };
     State {
         cluster: &hub.cluster.name,
@@ -130,11 +155,21 @@ pub(super) fn state<'s>(hub: &'s Hub, seen: &'s Seen) -> State<'s> {
         rate_max: RATE_MAX,
         ready: model.ready(),
         answering: model.nodes.iter().filter(|node| node.status().is_some()).count(),
-        nodes: nodes.into_iter().map(node).collect(),
+        nodes: nodes.into_iter().map(|view| node(model, view)).collect(),
         stores: hub.cluster.stores.iter().map(store).collect(),
         flow: arrows(model),
         history: history(now, seen.history.iter()),
-        audit: seen.audit.iter().map(|change| Change { node: &change.node, entry: &change.entry }).collect(),
+        modes: model.modes().into_iter().map(mode).collect(),
+        audit: seen.changes(),
+    }
+}
+
+/// Less traffic first.
+fn lacks_traffic(model: &Model, node: &NodeView) -> u8 {
+    match model.traffic(node) {
+        Some(traffic) if traffic.from == 0 && traffic.of > 0 => 0,
+        Some(traffic) if traffic.from < traffic.of => 1,
+        Some(_) | None => 2,
     }
 }
 
@@ -142,7 +177,7 @@ fn millis(now: Mono, at: Mono) -> u64 {
     u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)
 }
 
-fn node(node: &NodeView) -> Node<'_> {
+fn node<'m>(model: &Model, node: &'m NodeView) -> Node<'m> {
     let (verdict, reason) = match &node.look {
         None => ("unknown", "not asked yet".to_owned()),
         Some(look) => match &look.status {
@@ -165,10 +200,23 @@ fn node(node: &NodeView) -> Node<'_> {
         peers: [peers.iter().filter(|peer| peer.state == "up").count(), peers.len()],
         queue_bytes: node.queue().map(|(bytes, _)| bytes),
         lag_ms: node.queue().map(|(_, lag)| lag),
+        traffic: model.traffic(node).map(receives),
         flow: node.flow().map(rates),
         spill: look.and_then(|look| look.spill.as_ref()).map(|status| spill(node, status)),
         replay: look.and_then(|look| look.replay.as_ref()).map(replay),
     }
+}
+
+fn receives(traffic: watch::Traffic) -> Receives {
+    let word = traffic.word();
+    let watch::Traffic { from, of, drained, reasons } = traffic;
+    Receives { word, from, of, drained, reasons }
+}
+
+fn mode(mode: watch::Mode) -> Mode {
+    let watch::Mode { in_force, effect, agreed } = mode;
+    let LayerMode { layer, mode, until, then, ordered_by, .. } = in_force;
+    Mode { layer, mode, effect, until, then, by: ordered_by, agreed }
 }
 
 fn rates(flow: Flow) -> Rates {

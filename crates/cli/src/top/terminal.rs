@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::dialogue::{Dialogue, Key, Step};
 use super::view;
 use crate::client::Client;
-use crate::watch::{ASK_EVERY, Model, Order, Outcome, look, send};
+use crate::watch::{ASK_EVERY, Model, foresee, look, send};
 
 /// Keys are looked for so often.
 const KEYS_EVERY: Duration = Duration::from_millis(50);
@@ -43,8 +43,11 @@ impl Top<'_> {
         let mut next_ask = interval(ASK_EVERY);
         next_ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let cluster = self.cluster;
-        // What is under way: one round of questions, and one order.
+        // What is under way: one round of questions, the preview of an order, and one order.
         let mut asking = std::pin::pin!(None);
+        let by = self.by.clone();
+        let by = by.as_str();
+        let mut foreseeing = std::pin::pin!(None);
         let mut ordering = std::pin::pin!(None);
         loop {
             let (model, dialogue, colour) = (&self.model, &self.dialogue, self.colour);
@@ -57,7 +60,17 @@ impl Top<'_> {
                         match step {
                             Step::Stay => {}
                             Step::Quit => return Ok(()),
-                            Step::Send(order) => ordering.set(Some(told(cluster, order, self.by.clone()))),
+                            Step::Foresee(order) => {
+                                let now = self.clock.unix();
+                                foreseeing.set(Some(async move {
+                                    let preview = foresee(cluster, &order, by, now).await;
+                                    (order, preview)
+                                }));
+                            }
+                            Step::Send(order) => {
+                                let now = self.clock.unix();
+                                ordering.set(Some(async move { send(cluster, &order, by, now).await }));
+                            }
                         }
                     }
                 }
@@ -68,6 +81,10 @@ impl Top<'_> {
                     for (name, look) in looks {
                         self.model.see(now, name, look);
                     }
+                }
+                (order, preview) = under_way(foreseeing.as_mut()) => {
+                    foreseeing.set(None);
+                    self.dialogue = self.dialogue.foreseen(&order, preview);
                 }
                 lines = under_way(ordering.as_mut()) => {
                     ordering.set(None);
@@ -115,9 +132,4 @@ fn known(code: KeyCode) -> Option<Key> {
         Some(c) => Some(Key::Char(c)),
         None => others.into_iter().find(|(other, _)| *other == code).map(|(_, key)| key),
     }
-}
-
-/// Sends an order, and says what each node made of it, a line a node.
-async fn told(cluster: &Cluster, order: Order, by: String) -> Vec<String> {
-    send(cluster, order, &by).await.iter().map(Outcome::line).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use admin_api::{DestinationLedger, ReplayStatus, SpillStatus, Status, Verdict};
+use admin_api::{DestinationLedger, Health, ModeStatus, ReplayStatus, SpillStatus, Status, Verdict};
 use config::{Cluster, Layer};
 use engine::time::Mono;
 
@@ -16,6 +16,8 @@ pub(crate) const AGGREGATE: &str = "aggregate";
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
     pub(crate) status: Result<Status, String>,
+    pub(crate) health: Option<Health>,
+    pub(crate) orders: Option<ModeStatus>,
     pub(crate) spill: Option<SpillStatus>,
     pub(crate) replay: Option<ReplayStatus>,
 }

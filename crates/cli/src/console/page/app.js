@@ -4,12 +4,13 @@
 const $ = (id) => document.getElementById(id);
 const LOOK_EVERY = 1000;
 const STALE_AFTER = 3000;
-const ANSWER_WITHIN = 5000;
+const ANSWER_WITHIN = 8000;
 const SVG = "http://www.w3.org/2000/svg";
 
 let state = null;
 let heard = performance.now();
 let order = null;
+let asked = 0;
 let touched = false;
 
 // ---- words -------------------------------------------------------------------------------------------------------
@@ -123,6 +124,8 @@ function layerBox(title, layer) {
   const kind = css(worst(nodes));
   const lines = [[`${MARKS[kind] ?? ""} ${ready} of ${nodes.length} ready`, kind]];
   if (ready < nodes.length) lines.push([`${nodes[0].name} ${nodes[0].verdict}`, kind]);
+  const out = nodes.filter((node) => node.traffic?.word === "none" && node.verdict !== "no answer");
+  if (out.length) lines.push([out.length === 1 ? `▼ ${out[0].name}: no traffic` : `▼ ${out.length} without traffic`, "warn"]);
   const queue = nodes.reduce((sum, node) => sum + (node.queue_bytes ?? 0), 0);
   if (layer === "relay" || layer === "partial") lines.push([`${bytes(queue)} on the way`, ""]);
   return { title, lines, kind };
@@ -228,27 +231,137 @@ function reasons(node) {
   const [up, peers] = node.peers;
   if (running < workers) all.push(`${workers - running} of ${workers} workers do not run`);
   if (up < peers) all.push(`${peers - up} of ${peers} links down`);
+  all.push(...(node.traffic?.reasons ?? []));
   if (node.spill && node.spill.mode !== "ok") all.push(`spill ${node.spill.mode}: ${node.spill.detail}`);
   else if (node.spill?.pending_points) all.push(`${count(node.spill.pending_points)} points wait in its spill`);
   if (node.replay?.paused) all.push("replay is paused");
   return all.join("; ");
 }
 
+function say(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
+// Rows stay what they are from one second to the next, so that a button under a finger does not go away.
+const rows = new Map();
+
+function rowOf(node) {
+  const known = rows.get(node.name);
+  if (known) return known;
+  const number = (label) => element("td", { class: "n", "data-label": label });
+  const cells = {
+    mark: element("i", { "aria-hidden": "true" }), verdict: element("span"), traffic: element("td", { class: "traffic" }),
+    taken: number("in/s"), handed: number("out/s"), queue: number("queue"), lag: number("lag"),
+    reason: element("td", { class: "reason" }), hand: element("td", { class: "hand" }),
+  };
+  const row = element("tr", { "data-node": node.name },
+    element("td", { class: "verdict" }, cells.mark, cells.verdict), element("th", { scope: "row" }, node.name),
+    element("td", { class: "layer" }, node.layer), cells.traffic, cells.taken, cells.handed, cells.queue, cells.lag,
+    cells.reason, cells.hand);
+  if (node.traffic) {
+    cells.button = element("button", { type: "button" });
+    cells.button.addEventListener("click", () => {
+      const what = cells.button.dataset.what;
+      preview({ [what]: node.name }, `${what === "drain" ? "Drain" : "Undrain"} ${node.name}?`);
+    });
+    cells.hand.append(cells.button);
+  }
+  rows.set(node.name, { row, cells });
+  return rows.get(node.name);
+}
+
+function trafficWords(traffic) {
+  if (!traffic || traffic.word === "unknown") return "–";
+  return { yes: "yes", none: "none", partly: `from ${traffic.from} of ${traffic.of}` }[traffic.word] + (traffic.drained ? ", drained" : "");
+}
+
+function drawNode(node) {
+  const { row, cells } = rowOf(node);
+  const kind = css(node.verdict);
+  const out = node.traffic?.drained || ["none", "partly"].includes(node.traffic?.word);
+  row.className = `${kind}${out ? " out" : ""}`;
+  row.dataset.verdict = node.verdict;
+  row.dataset.traffic = node.traffic?.word ?? "";
+  say(cells.mark, MARKS[kind] ?? "?");
+  say(cells.verdict, node.verdict);
+  say(cells.traffic, trafficWords(node.traffic));
+  cells.traffic.classList.toggle("empty", !node.traffic);
+  const number = (cell, value) => {
+    say(cell, value || "–");
+    cell.classList.toggle("empty", !value);
+  };
+  number(cells.taken, node.flow && node.layer !== "replayer" ? count(node.flow.taken_in) : "");
+  number(cells.handed, node.flow ? count(node.layer === "replayer" ? node.flow.replayed : node.flow.handed_on) : "");
+  number(cells.queue, node.queue_bytes === null || node.layer === "final" ? "" : bytes(node.queue_bytes));
+  number(cells.lag, node.lag_ms === null || node.layer === "final" ? "" : millis(node.lag_ms));
+  say(cells.reason, reasons(node));
+  if (cells.button) {
+    const what = node.traffic.drained ? "undrain" : "drain";
+    cells.button.dataset.what = what;
+    say(cells.button, what === "drain" ? "Drain" : "Undrain");
+    cells.button.setAttribute("aria-label", `${what === "drain" ? "Drain" : "Undrain"} ${node.name}`);
+  }
+  return row;
+}
+
 function drawNodes() {
-  const cell = (label, value) => element("td", { class: value ? "n" : "n empty", "data-label": label }, value || "–");
-  $("rows").replaceChildren(...state.nodes.map((node) => {
-    const kind = css(node.verdict);
-    const row = element("tr", { class: kind, "data-node": node.name, "data-verdict": node.verdict },
-      element("td", { class: "verdict" }, element("i", { "aria-hidden": "true" }, MARKS[kind] ?? "?"), node.verdict),
-      element("th", { scope: "row" }, node.name),
-      element("td", { class: "layer" }, node.layer),
-      cell("in/s", node.flow && node.layer !== "replayer" ? count(node.flow.taken_in) : ""),
-      cell("out/s", node.flow ? count(node.layer === "replayer" ? node.flow.replayed : node.flow.handed_on) : ""),
-      cell("queue", node.queue_bytes === null || node.layer === "final" ? "" : bytes(node.queue_bytes)),
-      cell("lag", node.lag_ms === null || node.layer === "final" ? "" : millis(node.lag_ms)),
-      element("td", { class: "reason" }, reasons(node)));
-    return row;
-  }));
+  const place = $("rows");
+  const wanted = state.nodes.map(drawNode);
+  if (wanted.length === place.children.length && wanted.every((row, index) => row === place.children[index])) return;
+  const focused = place.contains(document.activeElement) ? document.activeElement : null;
+  place.replaceChildren(...wanted);
+  focused?.focus({ preventScroll: true });
+}
+
+// ---- health modes ------------------------------------------------------------------------------------------------
+
+const MODES = [
+  ["strict", "proven by canaries"], ["lenient", "the link is up"], ["auto", "strict as long as that leaves enough nodes"],
+];
+const clock = (at) => new Date(at * 1000).toLocaleTimeString("en-GB");
+let drawnLayers = "";
+
+function drawModes() {
+  const layers = state.modes.map((mode) => mode.layer);
+  if (!layers.length) return;
+  if (layers.join() !== drawnLayers) {
+    drawnLayers = layers.join();
+    $("mode-rows").replaceChildren(...["all", ...layers].map(modeRow));
+  }
+  for (const mode of state.modes) {
+    const row = $("mode-rows").querySelector(`[data-layer="${mode.layer}"]`);
+    const words = [];
+    if (mode.effect && mode.effect !== mode.mode) words.push(`${mode.effect} in effect`);
+    if (mode.until) words.push(`until ${clock(mode.until)}, then ${mode.then}`);
+    if (!mode.agreed) words.push("not all nodes have it");
+    if (!mode.by) words.push("by the cluster file");
+    say(row.querySelector("small"), words.join(" · "));
+    row.querySelector("small").className = mode.agreed ? "" : "warn";
+    press(row, mode.mode);
+  }
+  const all = new Set(state.modes.map((mode) => mode.mode));
+  press($("mode-rows").firstChild, all.size === 1 ? [...all][0] : "");
+}
+
+function press(row, mode) {
+  for (const button of row.querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
+  }
+}
+
+function modeRow(layer) {
+  const title = layer === "all" ? "All layers" : layer[0].toUpperCase() + layer.slice(1);
+  const buttons = MODES.map(([mode, meaning]) => {
+    const button = element("button", { type: "button", "data-mode": mode, title: meaning, "aria-pressed": "false" }, mode);
+    button.addEventListener("click", () => {
+      const lasts = $("mode-for").value;
+      const order = lasts ? { mode, layer, for: lasts } : { mode, layer };
+      preview(order, `${title}: ${mode}?`);
+    });
+    return button;
+  });
+  return element("div", { class: "mode", "data-layer": layer }, element("b", {}, title), element("small"),
+    element("div", { class: "switch", role: "group", "aria-label": `Mode of ${title.toLowerCase()}` }, ...buttons));
 }
 
 // ---- charts ------------------------------------------------------------------------------------------------------
@@ -360,7 +473,7 @@ $("rate").addEventListener("input", () => {
 });
 $("rate-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  preview({ rate: $("rate").value.trim() }, "Change the replay rate?");
+  preview({ rate: $("rate").value.trim() }, "Change the replay rate?", $("rate-wrong"));
 });
 $("pause").addEventListener("click", togglePause);
 
@@ -386,35 +499,60 @@ function tell(lines) {
   $("order-lines").replaceChildren(...lines.map(([text, bad]) => element("li", bad ? { class: "bad" } : {}, text)));
 }
 
-async function preview(body, title) {
-  $("rate-wrong").textContent = "";
-  let said;
-  try {
-    said = await put("/api/replay?dry_run", body);
-  } catch (error) {
-    $("rate-wrong").textContent = error.message;
-    return;
-  }
-  order = body;
+function openOrder(title) {
   $("order-title").textContent = title;
-  $("order-command").textContent = said.command;
-  $("order-what").textContent = "Nothing has been sent yet. This would change:";
-  tell(said.preview.map((line) => [line, false]));
+  $("order-command").textContent = "…";
+  $("order-what").textContent = "Asking the nodes what it would do …";
+  tell([]);
   $("send").hidden = false;
-  $("send").disabled = false;
+  $("send").disabled = true;
   $("cancel").textContent = "Cancel";
-  $("order").showModal();
-  $("send").focus();
+  if (!$("order").open) $("order").showModal();
 }
 
+// `wrong`: where a refusal is written; without it the dialog says it.
+async function preview(body, title, wrong) {
+  const question = (asked += 1);
+  $("rate-wrong").textContent = "";
+  order = null;
+  if (!wrong) openOrder(title);
+  let said;
+  try {
+    said = await put("/api/order?dry_run", body);
+  } catch (error) {
+    if (question !== asked) return;
+    if (wrong) {
+      wrong.textContent = error.message;
+      return;
+    }
+    $("order-what").textContent = "It is not known what it would do; nothing has been sent.";
+    tell([[error.message, true]]);
+    $("send").hidden = true;
+    return;
+  }
+  // Closed meanwhile, or another one was asked for.
+  if (question !== asked || (!wrong && !$("order").open)) return;
+  if (wrong) openOrder(title);
+  order = body;
+  $("order-command").textContent = said.command;
+  $("order-what").textContent = "Nothing has been sent yet. This would change:";
+  tell(said.lines.map((line) => [line.text, line.bad]));
+  $("send").disabled = false;
+  $("send").focus();
+}
+$("order").addEventListener("close", () => { asked += 1; });
+
 $("send").addEventListener("click", async () => {
+  if (!order) return;
+  const body = order;
+  order = null;
   $("send").disabled = true;
   $("order-what").textContent = "Sending …";
   try {
-    const said = await put("/api/replay", order);
-    const failed = said.nodes.filter((node) => !node.ok).length;
-    $("order-what").textContent = failed ? `Sent; ${failed} of ${said.nodes.length} nodes did not take it:` : "Sent. In force now:";
-    tell(said.nodes.map((node) => [node.said, !node.ok]));
+    const said = await put("/api/order", body);
+    const bad = said.lines.some((line) => line.bad);
+    $("order-what").textContent = bad ? "Sent. Not everywhere as it should be:" : "Sent. In force now:";
+    tell(said.lines.map((line) => [line.text, line.bad]));
   } catch (error) {
     $("order-what").textContent = "It is not known whether it was taken; look at the changes.";
     tell([[error.message, true]]);
@@ -428,12 +566,31 @@ $("send").addEventListener("click", async () => {
 
 // ---- changes -----------------------------------------------------------------------------------------------------
 
+let drawnAudit = "";
+
+function auditValue(what, text) {
+  if (what.split(".").at(-1) === "rate" && /^[0-9]+$/.test(text)) return ceiling(Number(text));
+  if (!text) return what.startsWith("mode/") ? "as the cluster file says" : what.startsWith("drain/") ? "active" : "–";
+  const lasting = /^([a-z]+) until ([0-9]+) then ([a-z]+)$/.exec(text);
+  return lasting ? `${lasting[1]} until ${clock(Number(lasting[2]))}, then ${lasting[3]}` : text;
+}
+
+function auditSubject(what) {
+  const [kind, name] = what.split("/");
+  return { mode: `mode of ${name}`, drain: name, forget: name }[kind] ?? what;
+}
+
 function drawAudit() {
+  const said = JSON.stringify(state.audit);
+  if (said === drawnAudit) return;
+  drawnAudit = said;
   const time = (at) => new Date(at * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
-  const value = (what, text) => (what.split(".").at(-1) === "rate" && /^[0-9]+$/.test(text) ? ceiling(Number(text)) : text || "–");
+  const where = (nodes) => (nodes.length > 3 ? `${nodes.length} nodes` : nodes.join(", "));
   const items = state.audit.map((change) => element("li", {},
-    element("b", {}, `${change.what} `), `${value(change.what, change.old)} → ${value(change.what, change.new)}`,
-    element("small", {}, `${time(change.at)} · ${change.node} · ${change.by || "not said"}`)));
+    element("b", {}, `${auditSubject(change.what)} `),
+    `${auditValue(change.what, change.old)} → ${auditValue(change.what, change.new)}`,
+    element("small", { title: change.nodes.join(", ") },
+      `${time(change.at)} · ${where(change.nodes)} · ${change.by || "not said"}`)));
   $("audit").replaceChildren(...(items.length ? items : [element("li", {}, "no changes yet")]));
 }
 
@@ -448,6 +605,7 @@ function draw() {
   $("summary").className = state.ready === state.nodes.length ? "good" : "bad";
   drawFlow();
   drawNodes();
+  drawModes();
   drawReplay();
   drawCharts();
   drawAudit();
@@ -509,12 +667,13 @@ $("theme").addEventListener("click", nextTheme);
 $("help").addEventListener("click", () => $("keys").showModal());
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target instanceof HTMLInputElement && event.target.type === "text";
+  const typing = event.target instanceof HTMLSelectElement || (event.target instanceof HTMLInputElement && event.target.type === "text");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const does = {
     "?": () => $("keys").showModal(),
     r: () => { $("rate").focus(); $("rate").select(); },
     p: togglePause,
+    m: () => { $("mode-rows").querySelector("button")?.focus(); },
     n: () => { $("nodes").focus(); $("nodes").scrollIntoView(); },
     t: nextTheme,
   }[event.key];
