@@ -125,7 +125,7 @@ function layerBox(title, layer) {
   const lines = [[`${MARKS[kind] ?? ""} ${ready} of ${nodes.length} ready`, kind]];
   if (ready < nodes.length) lines.push([`${nodes[0].name} ${nodes[0].verdict}`, kind]);
   const out = nodes.filter((node) => node.traffic?.word === "none" && node.verdict !== "no answer");
-  if (out.length) lines.push([out.length === 1 ? `▼ ${out[0].name}: no traffic` : `▼ ${out.length} without traffic`, "warn"]);
+  if (out.length) lines.push([`▼ ${out.length} without traffic`, "warn"]);
   const queue = nodes.reduce((sum, node) => sum + (node.queue_bytes ?? 0), 0);
   if (layer === "relay" || layer === "partial") lines.push([`${bytes(queue)} on the way`, ""]);
   return { title, lines, kind };
@@ -587,8 +587,8 @@ function drawAudit() {
   const time = (at) => new Date(at * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
   const where = (nodes) => (nodes.length > 3 ? `${nodes.length} nodes` : nodes.join(", "));
   const items = state.audit.map((change) => element("li", {},
-    element("b", {}, `${auditSubject(change.what)} `),
-    `${auditValue(change.what, change.old)} → ${auditValue(change.what, change.new)}`,
+    element("span", {}, element("b", {}, `${auditSubject(change.what)} `),
+      `${auditValue(change.what, change.old)} → ${auditValue(change.what, change.new)}`),
     element("small", { title: change.nodes.join(", ") },
       `${time(change.at)} · ${where(change.nodes)} · ${change.by || "not said"}`)));
   $("audit").replaceChildren(...(items.length ? items : [element("li", {}, "no changes yet")]));
