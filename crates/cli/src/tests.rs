@@ -1,3 +1,4 @@
+mod console;
 mod explain;
 mod fake_node;
 mod health;
