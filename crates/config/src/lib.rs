@@ -17,9 +17,9 @@ mod setting;
 mod show;
 mod stores;
 mod suggest;
-mod tls;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use cluster::{
     Cluster, Final, Health, HealthMode, Layer, Node, Output, OwnMetrics, PointsPerSecond, Receive, Replay, ReplayStart,

@@ -150,7 +150,8 @@ fn what_tls_needs_must_be_there_and_is_named_after_the_node() {
 
 #[test]
 fn a_node_that_no_certificate_can_name_is_a_problem_only_where_names_are_checked() {
-    for (name, fits) in [("relay-1", true), ("a_b.c", true), ("r.1", false), ("a..b", false), ("a-", false), ("7", false)]
+    for (name, fits) in
+        [("relay-1", true), ("a_b.c", true), ("r.1", false), ("a..b", false), ("a-", false), ("7", false)]
     {
         let files = "certificate = \"c\"\nkey = \"k\"\nauthority = \"a\"\n";
         let text = |mode: &str| {

@@ -126,7 +126,8 @@ pub(crate) fn read(document: &Document<'_>, mut section: Section<'_, '_>) -> Tls
     };
     section.finish();
     // A path that could not be read was reported already.
-    let missing = |key: &str, path: &Option<PathTemplate>| path.is_none() && !document.has_error_at(&format!("tls.{key}"));
+    let missing =
+        |key: &str, path: &Option<PathTemplate>| path.is_none() && !document.has_error_at(&format!("tls.{key}"));
     for (word, mode) in [("admin", read.admin), ("links", read.links), ("graphite", read.graphite)] {
         let at = format!("tls.{word}");
         // Without an authority nobody could check what the node shows; clients of Graphite bring their own.
@@ -146,7 +147,8 @@ pub(crate) fn read(document: &Document<'_>, mut section: Section<'_, '_>) -> Tls
 
 /// Certificates name nodes by names of DNS, whose grammar is narrower than ours.
 pub(crate) fn check_names<'n>(document: &Document<'_>, tls: &Tls, names: impl Iterator<Item = &'n str>) {
-    let Some((word, _)) = [("admin", tls.admin), ("links", tls.links)].into_iter().find(|(_, mode)| mode.is_on()) else {
+    let Some((word, _)) = [("admin", tls.admin), ("links", tls.links)].into_iter().find(|(_, mode)| mode.is_on())
+    else {
         return;
     };
     for name in names.filter(|name| !is_dns_name(name)) {
