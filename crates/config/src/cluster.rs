@@ -28,6 +28,8 @@ pub struct Cluster {
     pub output: Output,
     pub supervise: Supervise,
     pub telemetry: Telemetry,
+    /// Who is told what happened; empty: nobody.
+    pub notify: Vec<crate::notify::Notify>,
 }
 
 impl Cluster {
