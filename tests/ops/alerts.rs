@@ -115,7 +115,7 @@ fn every_metric_that_is_asked_for_is_one_that_real_nodes_show() {
         .route_all(&["aggregate", "carbon", "away"])
         .with(
             "[[rule]]\nname = \"all\"\nglob = \"web.*\"\noutput = \"all.{function}\"\ninterval = \"1s\"\ngrace = \"0s\"\n\
-             functions = [\"sum\"]\nto = [\"carbon\"]\n\n[send]\nack_timeout = \"2s\"\n",
+             functions = [\"sum\"]\nto = [\"carbon\"]\n\n[send]\nack_timeout = \"2s\"\n\n[[notify]]\nname = \"ops\"\nurl = \"http://127.0.0.1:9/\"\n",
         );
     let mut process = Process::up(&support::spillway(), &cluster, dir.path());
     let now = unix_now().trunc();

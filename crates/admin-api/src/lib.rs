@@ -4,6 +4,7 @@
 
 mod health;
 mod known;
+mod notice;
 mod replay;
 mod spill;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use health::{HealthEvent, LayerMode, ModeChange, ModeStatus, NodeChange, Ordered, PoolNode, PoolStatus};
 pub use known::NodeKnown;
+pub use notice::Notice;
 pub use replay::{AuditEntry, ReplayChange, ReplaySettings, ReplaySource, ReplayStatus, SourceSettings, TimeRange};
 pub use spill::{
     CursorAdvance, Gap, Quarantined, Refused, SpillDiscard, SpillImported, SpillLane, SpillLoss, SpillPage,

@@ -228,7 +228,11 @@ impl Controls for AggregatorControls {
 
     fn change_replay(&self, change: ReplayChange) -> Result<ReplayStatus, Refusal> {
         match &self.service.finals {
-            Some(role) => role.change_replay(&change),
+            Some(role) => {
+                let (status, changed) = role.change_replay(&change)?;
+                self.operator.announce("catch_up.", &changed);
+                Ok(status)
+            }
             None => self.replay(),
         }
     }

@@ -118,6 +118,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let alone = cluster.layer(Layer::Partial).next().is_none();
     let finals = (me.layer == Layer::Final).then(|| start_final(&common, &supervisor, data.path())).transpose()?;
     let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
+    node::notices::start(cluster, me, &supervisor, clock, &desk);
     let partial = (me.layer == Layer::Partial || alone).then(|| start_partial(&common, &supervisor, &desk));
     let (partial, (downlinks, watches)) = match partial {
         Some((role, downlinks, watch)) => (Some(role), (downlinks, vec![watch])),

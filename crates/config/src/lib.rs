@@ -9,6 +9,7 @@ mod compile;
 mod cross;
 mod document;
 mod nodes;
+mod notify;
 mod problem;
 mod quantity;
 mod rules;
@@ -25,6 +26,7 @@ pub use cluster::{
     Cluster, Final, Health, HealthMode, Layer, Node, Output, OwnMetrics, PointsPerSecond, Receive, Replay, ReplayStart,
     Sending, Spill, SpillSync, Supervise, Telemetry, Threads,
 };
+pub use notify::{HookUrl, Notify};
 pub use problem::{Problem, Problems, Severity};
 pub use quantity::parse_duration;
 pub use show::Value;
@@ -102,6 +104,8 @@ fn walk<'t>(document: &Document<'t>, table: &DeTable<'t>) -> Option<Cluster> {
     let (mut telemetry, own_metrics) = sections::telemetry(root.table("telemetry"));
     let tls = tls::read(document, root.table("tls"));
     telemetry.graphite = cross::own_metrics(document, own_metrics, &stores);
+    let endpoints: Vec<_> = root.list("notify").into_iter().map(|section| notify::read(document, section)).collect();
+    notify::check_names(document, &endpoints);
     root.finish();
 
     nodes::check_claims(document, &nodes);
@@ -134,7 +138,12 @@ fn walk<'t>(document: &Document<'t>, table: &DeTable<'t>) -> Option<Cluster> {
         output,
         supervise,
         telemetry,
+<<<<<<< HEAD
         tls,
+=======
+        // One that is incomplete was reported.
+        notify: endpoints.into_iter().filter_map(|(_, endpoint)| endpoint).collect(),
+>>>>>>> 815e70d
     };
     cross::check_times_and_sizes(document, &cluster, &rule_paths);
     complete.then_some(cluster)

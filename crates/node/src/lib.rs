@@ -4,6 +4,7 @@
 mod audit_log;
 mod books;
 pub mod desk;
+pub mod notices;
 mod own_metrics;
 mod record;
 mod settings;

@@ -97,6 +97,8 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let (queue, lines) = byte_queue::<Input>("relay.lines", cluster.receive.buffer_bytes as u64);
     let slots = start_routers(&supervisor, &shared, &lines, me.threads.or_cores(cores));
     let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
+    node::notices::start(cluster, me, &supervisor, clock, &desk);
+    desk.notices().into_iter().for_each(|notices| shared.spill.announce(notices));
     follow(&desk, &shared, &me.name, incarnation.sender);
     let watch = start_watch(cluster, &supervisor, &shared, &desk);
     let uplinks = start_uplinks(&supervisor, &shared, &greeting, &peer_addrs, (&desk, &watch));

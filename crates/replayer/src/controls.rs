@@ -318,9 +318,11 @@ impl Controls for ReplayerControls {
     }
 
     fn change_replay(&self, change: ReplayChange) -> Result<ReplayStatus, Refusal> {
-        self.shared
+        let changed = self
+            .shared
             .change(&convert::change(&change), &change.by)
             .map_err(|(wrong, why)| if wrong { Refusal::invalid(why) } else { Refusal::unavailable(why) })?;
+        self.operator.announce("replay.", &changed);
         Ok(self.replay_status())
     }
 

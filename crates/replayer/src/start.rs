@@ -119,6 +119,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
     }));
     shared.refresh_rate(|_| {});
     let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
+    node::notices::start(cluster, me, &supervisor, clock, &desk);
     let (all, follower): (Vec<String>, _) =
         (cluster.layer(Layer::Replayer).map(|node| node.name.clone()).collect(), Arc::clone(&shared));
     desk.follow(move |orders| {

@@ -198,6 +198,14 @@ metrics! {
         "Time since the node started";
     ResidentBytes, Gauge, "resident_bytes", [],
         "Memory of the node's process; nodes of one process share it";
+    NotificationsSent, Counter, "notifications_sent_total", ["endpoint"],
+        "Notices that an endpoint has taken";
+    NotificationsFailed, Counter, "notifications_failed_total", ["endpoint", "reason"],
+        "Attempts to tell an endpoint that failed; the notice is tried again";
+    NotificationsGivenUp, Counter, "notifications_given_up_total", ["endpoint", "reason"],
+        "Notices that no attempt will be made for any more";
+    NotificationsWaiting, Gauge, "notifications_waiting", ["endpoint"],
+        "Notices that an endpoint has not taken yet";
     LogLinesSwallowed, Counter, "log_lines_swallowed_total", ["site"],
         "Log lines not written because their site repeats";
     BuildInfo, Gauge, "build_info", ["version"],
