@@ -9,6 +9,8 @@ use engine::rate::RATE_MAX;
 use engine::route::{RouteSpec, StoreSpec};
 use engine::rule::RuleSpec;
 
+use crate::tls::Tls;
+
 /// All of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
@@ -28,6 +30,7 @@ pub struct Cluster {
     pub output: Output,
     pub supervise: Supervise,
     pub telemetry: Telemetry,
+    pub tls: Tls,
 }
 
 impl Cluster {

@@ -19,6 +19,7 @@ mod stores;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use cluster::{
     Cluster, Final, Health, HealthMode, Layer, Node, Output, OwnMetrics, PointsPerSecond, Receive, Replay, ReplayStart,
@@ -28,6 +29,7 @@ pub use problem::{Problem, Problems, Severity};
 pub use quantity::parse_duration;
 pub use show::Value;
 pub use suggest::nearest;
+pub use tls::{PathTemplate, Tls, TlsMode};
 
 use engine::route::RouteSpec;
 use engine::rule::RuleSpec;
@@ -98,10 +100,12 @@ fn walk<'t>(document: &Document<'t>, table: &DeTable<'t>) -> Option<Cluster> {
     let output = sections::output(root.table("output"));
     let supervise = sections::supervise(root.table("supervise"));
     let (mut telemetry, own_metrics) = sections::telemetry(root.table("telemetry"));
+    let tls = tls::read(document, root.table("tls"));
     telemetry.graphite = cross::own_metrics(document, own_metrics, &stores);
     root.finish();
 
     nodes::check_claims(document, &nodes);
+    tls::check_names(document, &tls, nodes.iter().filter_map(|node| node.name.as_deref()));
     stores::check_names(document, &stores);
     nodes::check_layers(document, &nodes, cross::needs_final(&routes, &rules));
     cross::check_usage(document, &stores, &routes, &rules);
@@ -130,6 +134,7 @@ fn walk<'t>(document: &Document<'t>, table: &DeTable<'t>) -> Option<Cluster> {
         output,
         supervise,
         telemetry,
+        tls,
     };
     cross::check_times_and_sizes(document, &cluster, &rule_paths);
     complete.then_some(cluster)

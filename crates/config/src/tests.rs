@@ -45,6 +45,7 @@ fn the_reference_says_what_is_the_default_anyway() {
     assert_eq!((&small.receive, &reference.receive), (&Receive::default(), &Receive::default()));
     assert_eq!((&small.output, &reference.output), (&Output::default(), &Output::default()));
     assert_eq!((&small.supervise, &reference.supervise), (&Supervise::default(), &Supervise::default()));
+    assert_eq!((&small.tls, &reference.tls), (&Tls::default(), &Tls::default()));
     assert_eq!((&small.telemetry, &reference.telemetry), (&Telemetry::default(), &Telemetry::default()));
 }
 
@@ -130,6 +131,35 @@ fn a_spill_that_hardly_works_as_meant_is_a_warning() {
     }
     assert_eq!(warnings("[spill]\nquota = \"513MiB\"\nsync = \"3s\"\n"), "");
     assert_eq!(warnings("[spill]\nsync = \"always\"\n"), "");
+}
+
+#[test]
+fn what_tls_needs_must_be_there_and_is_named_after_the_node() {
+    let with = |tls: &str| format!("{REQUIRED_ONLY}[tls]\n{tls}");
+    let files = "certificate = \"tls/{node}.pem\"\nkey = \"/k\"\n";
+    let tls = good("tls.toml", &with(&format!("{files}graphite = \"on\""))).cluster.tls;
+    assert!(tls.is_on() && !tls.links.is_on());
+    let paths = [&tls.certificate, &tls.key].map(|path| path.as_ref().map(|path| path.of("relay-1")));
+    assert_eq!(paths, [Some("tls/relay-1.pem".into()), Some("/k".into())]);
+    // Whoever dials a link or asks the admin API checks what it is shown.
+    for word in ["links = \"on\"", "admin = \"on\"", "graphite = \"mutual\""] {
+        let problems = load("tls.toml", &with(&format!("{files}{word}"))).expect_err(word).plain();
+        assert!(problems.contains("needs `authority`") && problems.lines().count() == 1, "{problems}");
+    }
+}
+
+#[test]
+fn a_node_that_no_certificate_can_name_is_a_problem_only_where_names_are_checked() {
+    for (name, fits) in
+        [("relay-1", true), ("a_b.c", true), ("r.1", false), ("a..b", false), ("a-", false), ("7", false)]
+    {
+        let files = "certificate = \"c\"\nkey = \"k\"\nauthority = \"a\"\n";
+        let text = |mode: &str| {
+            REQUIRED_ONLY.replace("name = \"r\"", &format!("name = \"{name}\"")) + &format!("[tls]\n{files}{mode}")
+        };
+        assert_eq!(load("tls.toml", &text("links = \"mutual\"")).is_ok(), fits, "{name}");
+        good("tls.toml", &text("graphite = \"mutual\""));
+    }
 }
 
 /// Each `tests/bad/NAME.toml` beside `NAME.txt`, which holds both renderings. `SPILLWAY_BLESS=1` writes them anew.

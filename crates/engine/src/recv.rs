@@ -4,8 +4,12 @@
 //! says. An outcome ends at most the one connection it belongs to; a listener never ends by an outcome. A bad line is
 //! no outcome: it is counted by the line parser, and the connection goes on.
 
+mod handshake;
+
 use std::io::ErrorKind;
 use std::time::Duration;
+
+pub use handshake::{HandshakeFault, begins_tls, may_begin_tls};
 
 /// How long a listener rests when the process or the machine has no file left: long enough for some to be closed, short
 /// enough for a client's first retry.
