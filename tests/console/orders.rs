@@ -43,7 +43,7 @@ pub(super) fn switches_all_layers(stage: &Stage) {
         }
         stage.browser.click("#send");
         let (_, took) = within(SOON, "every node to have the mode", || all_are(stage, mode)).expect("in force");
-        println!("{mode} on all {NODES} nodes {took:?} after the click");
+        told(&format!("{mode} on all {NODES} nodes {took:?} after the click"));
         quickest = quickest.min(took);
         eventually(SOON, "the answers on the page", || {
             let said = stage.browser.text("#order-lines");
@@ -65,6 +65,12 @@ pub(super) fn switches_all_layers(stage: &Stage) {
         when(rows.len() == 3 && whole && rows[0].contains("strict → auto"), &rows)
     });
     for_a_time(stage);
+}
+
+/// For whoever reads the test's output.
+#[allow(clippy::print_stdout, reason = "the figure is what the test is for")]
+fn told(what: &str) {
+    println!("{what}");
 }
 
 /// A mode that ends by itself, ordered by keys alone, as far as its preview.

@@ -95,7 +95,9 @@ fn what_will_come_too_late_is_an_alarm() {
 fn a_pause_is_told_by_what_it_may_cost_and_not_as_a_loss() {
     type Change = fn(&mut ReplayStatus);
     let paused: Change = |status| status.settings.paused = true;
-    let cases: [(&str, u64, Change, &[&str], &[&str]); 4] = [
+    /// Name, age of the oldest point, what is so, what stands there, what does not.
+    type Case = (&'static str, u64, Change, &'static [&'static str], &'static [&'static str]);
+    let cases: [Case; 4] = [
         (
             "young",
             1_200,
