@@ -30,12 +30,9 @@ pub struct Cluster {
     pub output: Output,
     pub supervise: Supervise,
     pub telemetry: Telemetry,
-<<<<<<< HEAD
     pub tls: Tls,
-=======
     /// Who is told what happened; empty: nobody.
     pub notify: Vec<crate::notify::Notify>,
->>>>>>> 815e70d
 }
 
 impl Cluster {

@@ -138,12 +138,9 @@ fn walk<'t>(document: &Document<'t>, table: &DeTable<'t>) -> Option<Cluster> {
         output,
         supervise,
         telemetry,
-<<<<<<< HEAD
         tls,
-=======
         // One that is incomplete was reported.
         notify: endpoints.into_iter().filter_map(|(_, endpoint)| endpoint).collect(),
->>>>>>> 815e70d
     };
     cross::check_times_and_sizes(document, &cluster, &rule_paths);
     complete.then_some(cluster)
