@@ -4,7 +4,7 @@
 //! in as arguments, effects go out as values. So the same code runs in the binaries and under a simulator.
 //!
 //! Inside the crate the order is: `time pattern tags line series ring sketch rate` < `partial rule deltas window route batch
-//! verdict wire ivset` < `pool restart backoff recv pace spill health control` < the machines `relay`, `partial_node`,
+//! verdict wire ivset` < `pool restart backoff recv pace throttle spill health control` < the machines `relay`, `partial_node`,
 //! `final_node`, `store_link`, `replay`. A module uses what stands left of it, never right.
 
 pub mod backoff;
@@ -33,6 +33,7 @@ pub mod sketch;
 pub mod spill;
 pub mod store_link;
 pub mod tags;
+pub mod throttle;
 pub mod time;
 pub mod verdict;
 pub mod window;
