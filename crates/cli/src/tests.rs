@@ -1,3 +1,4 @@
+mod access;
 mod explain;
 mod fake_node;
 mod health;
