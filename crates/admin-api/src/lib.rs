@@ -215,7 +215,7 @@ pub struct BadLine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failpoint {
     pub worker: String,
-    /// `panic`, `error` or `hang`
+    /// `panic`, `error`, `hang` or `slow`
     pub action: String,
     /// How many times; then the failpoint is off again.
     pub times: u32,

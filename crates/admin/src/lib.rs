@@ -107,7 +107,7 @@ pub fn arm_failpoint(supervisor: &runtime::Supervisor, failpoint: &Failpoint) ->
         return Err(format!("no worker {}; there are {}", failpoint.worker, names.join(", ")));
     }
     let action = runtime::failpoints::Action::parse(&failpoint.action)
-        .ok_or_else(|| format!("no action {}; there are panic, error, hang", failpoint.action))?;
+        .ok_or_else(|| format!("no action {}; there are panic, error, hang, slow", failpoint.action))?;
     // With the node's name, because several nodes of one process have workers of the same name.
     let worker = format!("{}/{}", supervisor.node(), failpoint.worker);
     runtime::failpoints::set(&worker, action, failpoint.times)

@@ -14,6 +14,7 @@ use engine::partial_node;
 use engine::pool;
 use engine::ring::Ring;
 use engine::rule::RuleSet;
+use link::Dialer as _;
 use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
 use node::{StartError, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
@@ -33,12 +34,21 @@ const HOLD_BYTES: u64 = 512 << 20;
 /// An unanswered flush goes again after three flush intervals.
 const FLUSHES_UNANSWERED: u32 = 3;
 
+/// Shards get this part of the time that is left to take up what has come in: one third.
+const SHARE: u32 = 3;
+/// How long stores get to read what was emitted. It waits in the log for one that is away, whatever the time given.
+const STORES_WITHIN: Duration = Duration::from_secs(3);
+/// The workers have this much in any case.
+const END_WITHIN: Duration = Duration::from_millis(100);
+
 /// An aggregator that runs.
 #[derive(Debug)]
 pub struct Running {
     service: Arc<Service>,
     supervisor: Supervisor,
     keeper: Arc<VerdictKeeper>,
+    /// Of a partial role: the links to the final nodes.
+    downlinks: Vec<Arc<Downlink>>,
     clock: Clock,
     _data: DataDir,
 }
@@ -58,14 +68,22 @@ impl Running {
         if let Some(role) = &self.service.partial {
             role.draining.store(true, Ordering::Relaxed);
             role.ring_all();
-            while role.machine().held().1 > 0 && !left().is_zero() {
+            // Without a final node nobody answers for it, however long one waits; relays hold all of it.
+            let is_answered = || self.downlinks.iter().any(|link| link.standing().is_up());
+            while role.machine().held().1 > 0 && is_answered() && !left().is_zero() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
         if let Some(role) = &self.service.finals {
             role.draining.store(true, Ordering::Relaxed);
+            // Who is late with the store is no loss: what has no receipt is emitted again after the start.
+            let late = self.supervisor.stop_some("final.shard.", left() / SHARE).await;
+            self.supervisor.stop_some("final.store.", left().min(STORES_WITHIN)).await;
+            let mut names = self.supervisor.shutdown(left().max(END_WITHIN)).await;
+            names.extend(late);
+            return names;
         }
-        self.supervisor.shutdown(left().max(Duration::from_millis(100))).await
+        self.supervisor.shutdown(left().max(END_WITHIN)).await
     }
 }
 
@@ -129,7 +147,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let controls = AggregatorControls {
         service: Arc::clone(&service),
         layer: me.layer.as_str(),
-        downlinks,
+        downlinks: downlinks.clone(),
         operator: Operator::new(desk, watches),
         supervisor: supervisor.clone(),
         telemetry: Telemetry::new(&me.name, me.layer.as_str()),
@@ -144,7 +162,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     });
     node::serve_admin((cluster, me), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
-    Ok(Running { service, supervisor, keeper, clock, _data: data })
+    Ok(Running { service, supervisor, keeper, downlinks, clock, _data: data })
 }
 
 fn common<'c>(

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::console;
 use crate::exit;
 use crate::health::Health;
 use crate::node::Node;
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Status,
     /// The cluster on one screen, drawn anew every second, with the hand on replay
     Top,
+    /// The cluster as a web page, with the hand on replay; for one operator on this machine
+    Console(console::Options),
     /// The books of every node, and whether they balance
     Ledger,
     /// Who gets traffic from whom and why, and the mode in which that is decided

@@ -8,6 +8,7 @@ mod arguments;
 pub mod assembly;
 mod client;
 mod cluster_file;
+mod console;
 mod context;
 mod exit;
 mod explain;
@@ -29,6 +30,7 @@ mod table;
 mod tests;
 mod top;
 pub mod up;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -143,6 +145,7 @@ fn dispatch(
         Command::Up { node } => up::run(loaded, &node, screen.json, up),
         Command::Status => status::run(&loaded.cluster, screen),
         Command::Top => top::run(&loaded.cluster, environment.by.clone(), screen),
+        Command::Console(options) => console::run(loaded.cluster, options, &environment.by, screen),
         Command::Ledger => ledger::run(&loaded.cluster, screen),
         Command::Health(command) => {
             health::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)

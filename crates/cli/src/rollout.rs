@@ -109,6 +109,9 @@ fn judge(cluster: &Cluster, target: &Node, known: &Known) -> Judgement {
         }
         Some(Verdict::Starting | Verdict::Ready | Verdict::Overloaded { .. } | Verdict::Draining) => {}
     }
+    if nobody_sends_to(target, known) {
+        return safe("it is drained and nobody sends to it: a restart takes nothing from anybody".to_owned());
+    }
     let mut against = not_ready_beside(cluster, target, known);
     against.extend(match target.layer {
         Layer::Relay => own_spill(target, known),
@@ -134,6 +137,14 @@ fn judge(cluster: &Cluster, target: &Node, known: &Known) -> Judgement {
         }
         .to_owned(),
     )
+}
+
+/// It is out of the pool of everybody who could send to it, by an operator's order: whatever is the matter beside it, its
+/// absence is no news. (On 24 June 2019 the one with high queues was taken out first, and then mended.)
+fn nobody_sends_to(target: &Node, known: &Known) -> bool {
+    let pools = known.health.values().flat_map(|health| &health.pools);
+    let mut seen = pools.flat_map(|pool| &pool.nodes).filter(|node| node.node == target.name).peekable();
+    seen.peek().is_some() && seen.all(|node| !node.eligible && node.standing == "drained")
 }
 
 /// One at a time: another node of the layer that is not there should be back first.
@@ -266,6 +277,27 @@ mod tests {
         check(&three, &known, "partial-1", true, "worker partial.shard.0, 5 restarts");
         known.health.remove("final-1");
         check(&three, &known, "final-1", true, "does not answer");
+    }
+
+    #[test]
+    fn a_drained_node_may_be_restarted_beside_sick_ones_as_soon_as_nobody_sends_to_it() {
+        let three = cluster(3);
+        let mut known = calm(&three);
+        let sick = Verdict::Degraded { worker: "partial.link.final-1".into(), restarts: 5, error: "panic: x".into() };
+        known.health.get_mut("partial-1").expect("known").verdict = sick;
+        check(&three, &known, "partial-3", false, "partial-1 of the same layer is degraded");
+        let drained = |standing: &str, eligible| {
+            let mut pool = pool(&[("partial-1", true), ("partial-2", true), ("partial-3", eligible)], 2);
+            pool.nodes.get_mut(2).expect("three").standing = standing.to_owned();
+            vec![pool]
+        };
+        known.health.get_mut("relay-1").expect("known").pools = drained("drained", false);
+        check(&three, &known, "partial-3", true, "nobody sends to it");
+        // The floor keeps it in, or it is out by evidence that may pass.
+        for (standing, eligible) in [("floor", true), ("unproven", false)] {
+            known.health.get_mut("relay-1").expect("known").pools = drained(standing, eligible);
+            check(&three, &known, "partial-3", false, "one at a time");
+        }
     }
 
     #[test]

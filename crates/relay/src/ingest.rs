@@ -23,6 +23,10 @@ use crate::router::Input;
 use crate::shared::{Shared, add, get, locked};
 
 const READ_BYTES: usize = 64 << 10;
+/// A client that is told of the end gets this long to finish its line and close.
+const LEAVE_WITHIN: Duration = Duration::from_millis(1_500);
+/// When nothing has come for this long after the end was told, nothing is on its way: above any round trip.
+const QUIET: Duration = Duration::from_millis(500);
 static PAUSED: LogSite = LogSite::new(Duration::from_secs(10));
 
 thread_local! {
@@ -132,7 +136,7 @@ impl Client {
         loop {
             let outcome = tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.end(CloseReason::Shutdown),
+                () = stop.cancelled() => return self.leave().await,
                 ready = self.stream.readable() => ready.map_or_else(|error| of_error(&error), |()| ReadOutcome::WouldBlock),
                 () = tokio::time::sleep(self.patience()) => self.out_of_patience(),
             };
@@ -145,6 +149,31 @@ impl Client {
             match outcome.disposition() {
                 Disposition::Close { reason } => return self.end(reason),
                 Disposition::Continue | Disposition::Retry | Disposition::PauseAccept(_) => {}
+            }
+        }
+    }
+
+    /// The relay stops. The client is told by a FIN of ours, and read on: until it closes, which loses nothing, or until
+    /// nothing comes any more. One that does not look and goes on writing is cut off in the end; what it writes after that its
+    /// own kernel tells it of.
+    async fn leave(mut self) -> CloseReason {
+        if let Err(error) = net::half_close(&self.stream) {
+            debug!(%error, peer = %self.peer, "a client left before it was told of the end");
+        }
+        let clock = self.open.shared.clock;
+        let end = clock.now() + LEAVE_WITHIN;
+        loop {
+            let left = end.since(clock.now());
+            if left.is_zero() {
+                return self.end(CloseReason::Shutdown);
+            }
+            match tokio::time::timeout(QUIET.min(left), self.stream.readable()).await {
+                Ok(Ok(())) => match self.read().await {
+                    None => {}
+                    Some(CloseReason::Eof) => return self.end(CloseReason::Shutdown),
+                    Some(reason) => return self.end(reason),
+                },
+                Ok(Err(_)) | Err(_) => return self.end(CloseReason::Shutdown),
             }
         }
     }

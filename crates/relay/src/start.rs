@@ -49,6 +49,8 @@ pub struct Running {
     pub(crate) slots: Vec<Arc<Slot>>,
     pub(crate) queue: Receiver<Input>,
     graphite: SocketAddr,
+    /// Dropped when the relay stops: then clients that come are refused, and go elsewhere, instead of waiting unheard.
+    pub(crate) listener: Arc<tokio::net::TcpListener>,
     pub(crate) keeper: Arc<VerdictKeeper>,
     _data: DataDir,
 }
@@ -123,7 +125,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     }
     node::serve_admin((cluster, me), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
-    Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, _data: data })
+    Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, listener, _data: data })
 }
 
 /// A relay that hears that it is forgotten takes no points any more.
@@ -324,9 +326,15 @@ fn start_listener(
         idle_timeout: cluster.receive.idle_timeout,
         line_timeout: cluster.receive.line_timeout,
     };
-    let (shared, listener, queue) = (Arc::clone(shared), Arc::clone(listener), queue.clone());
+    let (shared, listener, queue) = (Arc::clone(shared), Arc::downgrade(listener), queue.clone());
     let owner = supervisor.clone();
     supervisor.spawn_task("relay.listener", move |worker| {
-        ingest::listen(worker, Arc::clone(&listener), Arc::clone(&shared), queue.clone(), owner.clone(), limits)
+        let (listener, shared, queue, owner) = (listener.upgrade(), Arc::clone(&shared), queue.clone(), owner.clone());
+        async move {
+            match listener {
+                Some(listener) => ingest::listen(worker, listener, shared, queue, owner, limits).await,
+                None => Ok(()), // the relay stops
+            }
+        }
     });
 }

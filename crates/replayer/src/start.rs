@@ -29,6 +29,9 @@ use crate::{convert, keep, pacing, stores};
 
 /// How long the last outcomes get to reach the relays.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long stores get to read what is on its way to them, and to say so. What has no receipt then is lent again by its relay,
+/// so nothing is gained by waiting for a store that is away.
+const STORES_WITHIN: Duration = Duration::from_secs(2);
 
 /// A replayer that runs.
 #[derive(Debug)]
@@ -54,12 +57,16 @@ impl Running {
 
     /// Stops: what is borrowed is given back, and the relays are told what is known. Names of late workers come back.
     pub async fn stop(self, deadline: Duration) -> Vec<String> {
+        let clock = self.shared.clock;
+        let latest = clock.now() + deadline;
+        let left = || latest.since(clock.now());
         self.keeper.draining();
+        // `replayer.stores` goes on meanwhile, so that receipts are told; whoever is late here loses nothing.
+        self.supervisor.stop_some("replayer.store.", left().min(STORES_WITHIN)).await;
         self.supervisor.stop_some("replayer.keeper", LAST_WORDS).await;
         self.shared.machine().give_back_all();
         self.shared.wake_all();
-        let clock = self.shared.clock;
-        let end = clock.now() + deadline.min(LAST_WORDS);
+        let end = clock.now() + left().min(LAST_WORDS);
         let pending = || {
             let machine = self.shared.machine();
             let up = machine.sources_up();
@@ -68,7 +75,7 @@ impl Running {
         while pending() && clock.now() < end {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        self.supervisor.shutdown(deadline).await
+        self.supervisor.shutdown(left().max(Duration::from_millis(100))).await
     }
 }
 
