@@ -245,6 +245,10 @@ impl Controls for AggregatorControls {
         self.service.finals.as_ref().map(|role| role.catch_up.audit()).unwrap_or_default()
     }
 
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
     fn metrics(&self) -> String {
         self.refresh();
         self.telemetry.render_prometheus()

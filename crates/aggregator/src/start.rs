@@ -161,7 +161,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         reporter.refresh();
         reporter.telemetry.graphite_lines(now)
     });
-    admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
+    node::serve_admin((cluster, me), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
     Ok(Running { service, supervisor, keeper, downlinks, clock, _data: data })
 }

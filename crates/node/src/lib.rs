@@ -1,6 +1,7 @@
 //! What every node has in common, whatever its layer: its verdict on itself, its books, how it shows its peers and
 //! workers, and how the cluster file's settings become those of its parts.
 
+mod admin_server;
 mod audit_log;
 mod books;
 pub mod desk;
@@ -11,6 +12,7 @@ mod settings;
 mod start_error;
 mod verdict;
 
+pub use admin_server::serve_admin;
 pub use audit_log::AuditLog;
 pub use books::{add_store_books, close_books};
 pub use own_metrics::report_own_metrics;

@@ -166,6 +166,10 @@ impl Controls for RelayControls {
         self.shared.bad.list()
     }
 
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
     fn metrics(&self) -> String {
         self.refresh();
         self.telemetry.render_prometheus()

@@ -125,7 +125,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         let lender = spill::Lender::new(&shared, &greeting, &keeper, lines.probe(), desk);
         start_lender(&supervisor, lender, Arc::new(listener));
     }
-    admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
+    node::serve_admin((cluster, me), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
     Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, listener, _data: data })
 }

@@ -304,6 +304,10 @@ impl Controls for ReplayerControls {
         Vec::new()
     }
 
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
     fn metrics(&self) -> String {
         self.refresh();
         self.telemetry.render_prometheus()

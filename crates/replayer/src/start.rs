@@ -157,7 +157,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
     start_workers(&supervisor, &shared);
     let watches = vec![watch];
     supervisor.spawn_task("replayer.health", move |worker| desk::run(worker, Arc::clone(&desk), watches.clone()));
-    admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
+    node::serve_admin((cluster, me), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
     Ok(Running {
         supervisor,

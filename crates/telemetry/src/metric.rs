@@ -206,6 +206,10 @@ metrics! {
         "Notices that no attempt will be made for any more";
     NotificationsWaiting, Gauge, "notifications_waiting", ["endpoint"],
         "Notices that an endpoint has not taken yet";
+    AdminRefused, Counter, "admin_refused_total", ["reason"],
+        "Requests that the admin API refused: no_token, wrong_token, too_many of them from one address, or role";
+    AdminTokenFileUnusable, Gauge, "admin_token_file_unusable", ["role"],
+        "1 while the file with the tokens of a role cannot be used; those that it last had stay in force";
     LogLinesSwallowed, Counter, "log_lines_swallowed_total", ["site"],
         "Log lines not written because their site repeats";
     BuildInfo, Gauge, "build_info", ["version"],
