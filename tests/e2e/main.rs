@@ -17,6 +17,7 @@ mod ports;
 mod recv;
 mod replay;
 mod spill;
+mod top;
 
 use std::time::Duration;
 
