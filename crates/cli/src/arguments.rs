@@ -39,9 +39,9 @@ pub(crate) enum Command {
     },
     /// What every node says of itself, the abnormal ones first
     Status,
-    /// The cluster on one screen, drawn anew every second, with the hand on replay
+    /// The cluster on one screen, drawn anew every second, with keys for replay, health modes and drains
     Top,
-    /// The cluster as a web page, with the hand on replay; for one operator on this machine
+    /// The cluster as a web page, with orders after a preview; for one operator on this machine
     Console(console::Options),
     /// The books of every node, and whether they balance
     Ledger,

@@ -204,6 +204,8 @@ fn a_small_terminal_is_no_reason_to_fall_over() {
     for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 24), (300, 100)] {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
         terminal.draw(|frame| view::draw(frame, &model, &dialogue, true)).expect("drawn");
+        let shown = terminal.backend().to_string();
+        assert!(width < 80 || (shown.contains("q quit") && shown.contains("d drain node")), "{shown}");
     }
 }
 

@@ -20,8 +20,8 @@ use crate::watch::{Flow, HISTORY, Mode, Model, NodeView};
 const SPARKS: usize = 16;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-const KEYS: &str =
-    "q quit   ↑↓ node   r replay rate   p pause or resume replay   m health mode   d drain or undrain node";
+/// Fits a terminal of 80 columns.
+const KEYS: &str = "q quit  ↑↓ node  r replay rate  p pause replay  m health mode  d drain node";
 
 type Graph = (&'static str, fn(Flow) -> u64);
 const GRAPHS: [Graph; 4] = [
