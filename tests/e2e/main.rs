@@ -17,6 +17,7 @@ mod ports;
 mod recv;
 mod replay;
 mod spill;
+mod tls;
 
 use std::time::Duration;
 
