@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
 /// A year in which no test runs any more.
 const LATER: i32 = 2090;
@@ -32,6 +32,8 @@ impl Authority {
     #[track_caller]
     pub fn new() -> Authority {
         let mut params = must(CertificateParams::new(Vec::new()));
+        // By default all subjects are the same, which openssl takes for self-signed.
+        params.distinguished_name.push(DnType::CommonName, "authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = must(KeyPair::generate());
         let pem = must(params.self_signed(&key)).pem();
@@ -75,6 +77,7 @@ impl Authority {
     #[track_caller]
     fn sign(&self, dir: &Path, node: &str, name: &str, year: i32) {
         let mut params = must(CertificateParams::new(vec![name.to_owned()]));
+        params.distinguished_name.push(DnType::CommonName, node);
         params.not_after = date_time_ymd(year, 12, 31);
         let key = must(KeyPair::generate());
         put(dir, &format!("{node}.pem"), &must(params.signed_by(&key, &self.issuer)).pem());
