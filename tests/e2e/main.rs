@@ -18,6 +18,7 @@ mod ports;
 mod recv;
 mod replay;
 mod spill;
+mod tls;
 mod top;
 
 use std::time::Duration;

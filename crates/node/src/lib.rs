@@ -10,6 +10,7 @@ mod own_metrics;
 mod record;
 mod settings;
 mod start_error;
+mod tls;
 mod verdict;
 
 pub use admin_server::serve_admin;
@@ -19,6 +20,7 @@ pub use own_metrics::report_own_metrics;
 pub use record::{record_ledger, record_peers, record_self, record_workers, set_gauge};
 pub use settings::{restart_policy, start_stores};
 pub use start_error::{StartError, io_error, listed};
+pub use tls::Tls;
 pub use verdict::{VerdictKeeper, for_api};
 
 use admin_api::PeerStatus;

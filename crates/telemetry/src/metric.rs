@@ -192,6 +192,14 @@ metrics! {
         "1 if the node does not know any more which batches it merged before its damage";
     LatePoints, Counter, "late_points_total", ["action"],
         "Points that came after their window was first emitted";
+    TlsCertificateExpires, Gauge, "tls_certificate_expires_timestamp_seconds", [],
+        "When the node's certificate, or one of those behind it, expires; seconds since 1970";
+    TlsReloads, Counter, "tls_reloads_total", ["outcome"],
+        "Times that TLS files had changed and were taken (done) or could not be (failed)";
+    TlsFilesRefused, Gauge, "tls_files_refused", [],
+        "1 while the TLS files that are there cannot be used, and those read before are";
+    TlsHandshakes, Counter, "tls_handshakes_total", ["port", "side", "outcome"],
+        "TLS handshakes by how they ended: done, or a reason";
     VerdictState, Gauge, "verdict", ["verdict"],
         "1 for the verdict that the node gives on itself";
     Uptime, Gauge, "uptime_seconds", [],
