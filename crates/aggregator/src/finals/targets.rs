@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use engine::final_node::emit::View;
 use engine::store_link::{Block, Phase};
 use engine::time::Mono;
 use node::Store;
@@ -28,17 +29,6 @@ pub(crate) struct Target {
     caught_up: AtomicU64,
     /// `caught_up` at moments of the last seconds, for its rate.
     rates: Mutex<VecDeque<(Mono, u64)>>,
-}
-
-/// What a target takes now.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct View {
-    /// It is there: lines are given to its sender. Otherwise its windows wait.
-    pub(crate) here: bool,
-    /// There is room beside what live windows need, for what it missed.
-    pub(crate) roomy: bool,
-    /// How many blocks of lines its sender will never send again.
-    pub(crate) released: u64,
 }
 
 impl Target {
