@@ -110,15 +110,19 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let link = me.link.ok_or_else(|| StartError::Config(format!("node {}: an aggregator needs `link`", me.name)))?;
     let listener = Arc::new(net::listen(link, BACKLOG)?);
     let admin_listener = net::listen(me.admin, 128)?;
+    let tls = node::Tls::open(cluster, me)?;
     let data = DataDir::open(&me.data)?;
     let identity = data.identity(clock.unix())?;
     let common = common(cluster, me, clock, identity, me.threads.or_cores(cores))?;
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
+    tls.watch(me, &supervisor);
     let alone = cluster.layer(Layer::Partial).next().is_none();
     let finals = (me.layer == Layer::Final).then(|| start_final(&common, &supervisor, data.path())).transpose()?;
     let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
-    let partial = (me.layer == Layer::Partial || alone).then(|| start_partial(&common, &supervisor, &desk));
+    node::notices::start(cluster, me, &supervisor, clock, &desk);
+    let partial =
+        (me.layer == Layer::Partial || alone).then(|| start_partial(&common, &supervisor, &desk, &tls.link_caller));
     let (partial, (downlinks, watches)) = match partial {
         Some((role, downlinks, watch)) => (Some(role), (downlinks, vec![watch])),
         None => (None, (Vec::new(), Vec::new())),
@@ -141,6 +145,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         finals,
         clock,
         desk: Arc::clone(&desk),
+        door: tls.link_door.clone(),
         closed: std::sync::Mutex::default(),
     });
     start_listener(&supervisor, &service, &listener, me.layer);
@@ -149,6 +154,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         layer: me.layer.as_str(),
         downlinks: downlinks.clone(),
         operator: Operator::new(desk, watches),
+        tls: tls.clone(),
         supervisor: supervisor.clone(),
         telemetry: Telemetry::new(&me.name, me.layer.as_str()),
         clock,
@@ -156,11 +162,11 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     };
     let controls = Arc::new(controls);
     let reporter = Arc::clone(&controls);
-    node::report_own_metrics(cluster, me, &supervisor, move |now| {
+    node::report_own_metrics(cluster, me, (&supervisor, &tls), move |now| {
         reporter.refresh();
         reporter.telemetry.graphite_lines(now)
     });
-    admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
+    node::serve_admin((cluster, me), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
     Ok(Running { service, supervisor, keeper, downlinks, clock, _data: data })
 }
@@ -202,6 +208,7 @@ fn start_partial(
     common: &Common<'_>,
     supervisor: &Supervisor,
     desk: &Arc<Desk>,
+    caller: &tls::Caller,
 ) -> (Arc<PartialRole>, Vec<Arc<Downlink>>, Arc<Watch>) {
     let cluster = common.cluster;
     let role = Arc::new(PartialRole::new(partial::Setup {
@@ -236,9 +243,10 @@ fn start_partial(
     let start_link = |(owner, (name, addr)): (usize, &(String, SocketAddr))| {
         let downlink = Arc::new(Downlink::new(Arc::clone(&role), owner, Arc::clone(&watch)));
         let linked = Linked::new(desk, Arc::clone(&downlink) as Arc<dyn link::Dialer>);
-        let (service, addr, peer) = (linked, addr.to_string(), name.clone());
+        let (service, addr, peer, caller) = (linked, addr.to_string(), name.clone(), caller.clone());
         supervisor.spawn_task(format!("partial.link.{name}"), move |worker| {
-            link::dial(worker, addr.clone(), peer.clone(), Arc::clone(&service) as Arc<dyn link::Dialer>)
+            let service = Arc::clone(&service) as Arc<dyn link::Dialer>;
+            link::dial(worker, (addr.clone(), peer.clone()), caller.clone(), service)
         });
         downlink
     };

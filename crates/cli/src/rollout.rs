@@ -67,7 +67,13 @@ pub(crate) fn run(
     let spills = answers.split_off(cluster.nodes.len()).into_iter().map(Answer::decoded).collect::<Vec<_>>();
     let answers: Vec<Answer<'_, Health>> = answers.into_iter().map(Answer::decoded).collect();
     let known = Known { health: by_name(&answers), spills: by_name(&spills) };
-    let judgement = judge(cluster, target, &known);
+    let exit = exit_of(&answers);
+    let judgement = if exit == Exit::NoPermission {
+        // A node that does not let us in is not one that is dead.
+        Judgement { safe: false, reasons: vec!["nodes did not let us look at them".to_owned()] }
+    } else {
+        judge(cluster, target, &known)
+    };
     if screen.json {
         screen.json(&json!({ "node": name, "safe": judgement.safe, "reasons": judgement.reasons }))?;
     } else {
@@ -77,9 +83,9 @@ pub(crate) fn run(
         screen.text(&format!("restarting {name}: {word}\n{reasons}"))?;
         screen.note(&silent(&answers))?;
     }
-    Ok(if exit_of(&answers) == Exit::Unavailable {
+    Ok(if [Exit::Unavailable, Exit::NoPermission].contains(&exit) {
         // Nobody says anything: that is no ground to restart one after the other.
-        Exit::Unavailable
+        exit
     } else if judgement.safe {
         Exit::Ok
     } else {

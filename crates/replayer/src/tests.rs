@@ -191,8 +191,9 @@ async fn serve(fake: Arc<Fake>, lends: bool, supervisor: &Supervisor) -> SocketA
         let (listener, fake) = (Arc::clone(&listener), Arc::clone(&fake));
         async move {
             loop {
-                let Ok((mut stream, _)) = worker.idle(listener.accept()).await else { return Ok(()) };
-                let Ok((hello, early)) = link::greeted(&mut stream).await else { continue };
+                let Ok((stream, _)) = worker.idle(listener.accept()).await else { return Ok(()) };
+                let greeted = link::greeted(stream, &tls::Door::plain()).await;
+                let Ok(link::Greeted { mut stream, hello, early }) = greeted else { continue };
                 assert_eq!(hello.role, Role::Replayer);
                 let window_bytes = 1 << 20;
                 let welcome = HelloOk { node: "fake".into(), window_bytes, known_epoch: 0, retired: 0 };
