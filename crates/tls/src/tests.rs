@@ -236,6 +236,10 @@ fn a_crowd_that_does_not_go_on_holds_up_the_others_for_one_time_out_at_most() {
             tokio::time::timeout(Duration::from_secs(8), meet(&door, &caller, "good")).await.expect("turns come free");
         // The dialler's own patience is as long as a turn: either it got in or it comes again.
         assert!(matches!(fault(&dialled), None | Some(HandshakeFault::Timeout)), "{dialled:?}");
+        // All who had a turn have lost it, before their peers leave.
+        for _ in 0..64 {
+            crowd.join_next().await;
+        }
         drop((accepted, peers));
         let (accepted, dialled) = meet(&door, &caller, "good").await;
         assert_eq!((fault(&accepted), fault(&dialled)), (None, None));
