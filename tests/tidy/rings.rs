@@ -9,7 +9,7 @@ use super::{assert_none, root};
 
 /// Each of our crates and the crates of ours it may use. What is not listed here does not exist yet: a new crate is
 /// added together with its ring.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     // ring 0, pure
     ("engine", &[]),
     ("store", &["engine"]),
@@ -18,13 +18,17 @@ const ARROWS: [(&str, &[&str]); 18] = [
     // ring 1, the kit
     ("runtime", &["engine", "telemetry"]),
     ("telemetry", &["engine"]),
+    ("auth", &["admin-api"]),
     ("tls", &["config", "engine", "runtime"]),
-    ("admin", &["admin-api", "engine", "runtime", "telemetry", "tls"]),
+    ("admin", &["admin-api", "auth", "engine", "runtime", "telemetry", "tls"]),
     ("link", &["engine", "runtime", "telemetry", "tls"]),
     ("output", &["engine", "runtime", "telemetry"]),
     ("store-rocksdb", &["store"]),
     // what every node has in common: between the kit and the services
-    ("node", &["admin", "admin-api", "config", "engine", "link", "output", "runtime", "store", "telemetry", "tls"]),
+    (
+        "node",
+        &["admin", "admin-api", "auth", "config", "engine", "link", "output", "runtime", "store", "telemetry", "tls"],
+    ),
     // ring 2, the services
     ("relay", KIT),
     ("aggregator", KIT),
@@ -35,6 +39,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
         &[
             "admin-api",
             "aggregator",
+            "auth",
             "config",
             "engine",
             "node",

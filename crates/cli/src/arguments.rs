@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// Cluster file [default: $SPILLWAY_CONFIG, ./spillway.toml, /etc/spillway/spillway.toml]
     #[arg(long, short, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// File with the token to show to nodes, its first one [default: auth.operate of the cluster file, else auth.read]
+    #[arg(long, global = true, value_name = "FILE", env = "SPILLWAY_TOKEN_FILE", hide_env_values = true)]
+    pub(crate) token_file: Option<PathBuf>,
     /// Answer in JSON on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,

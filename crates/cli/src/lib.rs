@@ -18,6 +18,7 @@ mod manual;
 mod moment;
 mod node;
 mod order;
+mod pass;
 mod progress;
 mod replay;
 mod rollout;
@@ -137,6 +138,9 @@ fn dispatch(
     if !screen.json && !checking && !loaded.warnings.is_empty() {
         cluster_file::tell(&loaded.warnings, screen)?;
     }
+    // A path that is set to nothing is not set, as with $SPILLWAY_CONFIG.
+    let token_file = arguments.token_file.filter(|path| !path.as_os_str().is_empty());
+    let _entered = pass::Pass::of(&loaded.cluster, token_file)?.enter();
     match arguments.command {
         Command::Up { node } => up::run(loaded, &node, screen.json, up),
         Command::Status => status::run(&loaded.cluster, screen),

@@ -1,3 +1,4 @@
+mod access;
 mod console;
 mod explain;
 mod fake_node;

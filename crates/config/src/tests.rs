@@ -45,6 +45,7 @@ fn the_reference_says_what_is_the_default_anyway() {
     assert_eq!((&small.receive, &reference.receive), (&Receive::default(), &Receive::default()));
     assert_eq!((&small.output, &reference.output), (&Output::default(), &Output::default()));
     assert_eq!((&small.supervise, &reference.supervise), (&Supervise::default(), &Supervise::default()));
+    assert_eq!((&small.auth, &reference.auth), (&Auth::default(), &Auth::default()));
     assert_eq!((&small.tls, &reference.tls), (&Tls::default(), &Tls::default()));
     assert_eq!((&small.telemetry, &reference.telemetry), (&Telemetry::default(), &Telemetry::default()));
 }
@@ -131,6 +132,54 @@ fn a_spill_that_hardly_works_as_meant_is_a_warning() {
     }
     assert_eq!(warnings("[spill]\nquota = \"513MiB\"\nsync = \"3s\"\n"), "");
     assert_eq!(warnings("[spill]\nsync = \"always\"\n"), "");
+}
+
+#[test]
+fn an_admin_api_beyond_loopback_needs_tokens_or_certificates_or_a_word_that_it_is_meant() {
+    let files = "[tls]\ncertificate = \"c\"\nkey = \"k\"\nauthority = \"a\"\n";
+    let cases = [
+        ("127.0.0.1", "", true),
+        ("127.8.0.1", "", true),
+        ("[::1]:8641", "", true),
+        ("[::ffff:127.0.0.1]:8641", "", true),
+        ("0.0.0.0", "", false),
+        ("[::]:8641", "", false),
+        ("10.0.0.1", "", false),
+        ("10.0.0.1", "[auth]\noperate = \"tokens/operate\"", true),
+        ("10.0.0.1", "[auth]\nread = \"tokens/read\"", true),
+        ("10.0.0.1", "[auth]\nread = \"\"", false),
+        ("10.0.0.1", "[auth]\nopen = true", true),
+        ("10.0.0.1", &format!("{files}admin = \"mutual\""), true),
+        // The server shows who it is, not who asks.
+        ("10.0.0.1", &format!("{files}admin = \"on\""), false),
+    ];
+    for (admin, rest, fits) in cases {
+        let text = REQUIRED_ONLY.replace("admin = \"127.0.0.1\"", &format!("admin = \"{admin}\"")) + rest;
+        match load("auth.toml", &text) {
+            Ok(_) => assert!(fits, "{admin} {rest}"),
+            Err(problems) => {
+                let said = problems.plain();
+                assert!(!fits && said.lines().count() == 1, "{admin} {rest}: {said}");
+                for word in ["node[1].admin", "could change this node", "`[auth]`", "tls.admin", "auth.open = true"] {
+                    assert!(said.contains(word), "{word}: {said}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_that_contradict_themselves_are_problems() {
+    let said = |auth: &str| match load("auth.toml", &format!("{REQUIRED_ONLY}[auth]\n{auth}")) {
+        Ok(loaded) => loaded.warnings.plain(),
+        Err(problems) => problems.plain(),
+    };
+    assert!(said("operate = \"a\"\nopen = true").contains("auth.open: there are tokens"));
+    assert!(said("metrics = \"token\"").contains("auth.metrics: no token is there"));
+    assert!(said("read = \"a\"\noperate = \"a\"").contains("auth.read: the same file as auth.operate"));
+    assert!(said("read = \"a\"").contains("warning: auth.read: nobody may change anything"));
+    assert!(said("operate = \"a\"\nmetrics = \"tokens\"").contains("did you mean \"token\"?"));
+    assert_eq!(said("read = \"a\"\noperate = \"b\"\nmetrics = \"token\""), "");
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub enum ReadOutcome {
     BrokenPipe,
     /// No memory for the read.
     NoMemory,
+    /// TLS failed, or came where none is spoken.
+    Tls(HandshakeFault),
     /// Anything else; the kind is kept for the log.
     Other(ErrorKind),
 }
@@ -102,6 +104,7 @@ impl ReadOutcome {
             ReadOutcome::SlowLine { .. } => Disposition::Close { reason: CloseReason::TimeoutLine },
             ReadOutcome::BrokenPipe => Disposition::Close { reason: CloseReason::BrokenPipe },
             ReadOutcome::NoMemory => Disposition::Close { reason: CloseReason::NoMemory },
+            ReadOutcome::Tls(fault) => Disposition::Close { reason: CloseReason::Tls(fault) },
             ReadOutcome::Other(_) => Disposition::Close { reason: CloseReason::Io },
         }
     }
@@ -224,11 +227,13 @@ pub enum CloseReason {
     BadFrame,
     /// The node stops.
     Shutdown,
+    /// TLS failed, or came where none is spoken.
+    Tls(HandshakeFault),
 }
 
 impl CloseReason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [CloseReason; 12] = [
+    pub const ALL: [CloseReason; 12 + HandshakeFault::ALL.len()] = with_faults([
         CloseReason::Eof,
         CloseReason::EofInLine,
         CloseReason::Reset,
@@ -241,7 +246,7 @@ impl CloseReason {
         CloseReason::TooManyConnections,
         CloseReason::BadFrame,
         CloseReason::Shutdown,
-    ];
+    ]);
 
     /// The word for logs and labels.
     pub const fn as_str(self) -> &'static str {
@@ -258,8 +263,20 @@ impl CloseReason {
             CloseReason::TooManyConnections => "too_many_connections",
             CloseReason::BadFrame => "bad_frame",
             CloseReason::Shutdown => "shutdown",
+            CloseReason::Tls(fault) => fault.as_str(),
         }
     }
+}
+
+/// `reasons` and behind them every fault of TLS.
+const fn with_faults<const N: usize, const M: usize>(reasons: [CloseReason; N]) -> [CloseReason; M] {
+    let mut all = [CloseReason::Shutdown; M];
+    let mut index = 0;
+    while index < M {
+        all[index] = if index < N { reasons[index] } else { CloseReason::Tls(HandshakeFault::ALL[index - N]) };
+        index += 1;
+    }
+    all
 }
 
 #[cfg(test)]

@@ -27,6 +27,6 @@ pub use caller::{BlockingStream, Caller};
 pub use door::Door;
 pub use failed::Failed;
 pub use keys::{Keys, State, TlsError};
-pub use stream::{Stream, Wire};
+pub use stream::{Encrypted, Stream};
 pub use tally::{Port, Side};
 pub use watch::watch;

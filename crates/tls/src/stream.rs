@@ -14,13 +14,16 @@ use crate::material::names_of;
 
 /// The socket under an encrypted stream. rustls asks for 4 KiB at a time, and a record has 16: the buffer makes one system
 /// call of several.
-pub type Wire = BufReader<TcpStream>;
+pub(crate) type Wire = BufReader<TcpStream>;
+
+/// An encrypted stream.
+pub type Encrypted = TlsStream<BufReader<TcpStream>>;
 
 /// See the module. The two are told apart once a connection where that matters: match on it and be generic behind.
 #[derive(Debug)]
 pub enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<Wire>>),
+    Tls(Box<Encrypted>),
 }
 
 impl Stream {

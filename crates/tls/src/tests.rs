@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use config::{Tls, TlsMode};
 use engine::recv::HandshakeFault;
@@ -209,6 +210,45 @@ fn a_plain_peer_gets_its_answer_whatever_it_has_sent_meanwhile() {
         read.expect("the answer arrives before a reset");
         assert_eq!((fault(&refused), answer.as_str()), (Some(HandshakeFault::Plain), "speak TLS"));
     });
+}
+
+#[test]
+fn a_crowd_that_does_not_go_on_holds_up_the_others_for_one_time_out_at_most() {
+    let authority = Authority::new();
+    authority.issue("good", &["good"], 2040);
+    let keys = authority.keys("good");
+    let (door, caller) = (door(&keys, TlsMode::On), caller(&keys, TlsMode::On));
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let address = listener.local_addr().expect("an address");
+        let mut crowd = tokio::task::JoinSet::new();
+        let mut peers = Vec::new();
+        for _ in 0..70 {
+            let mut peer = TcpStream::connect(address).await.expect("connects");
+            // A record begun: it gets a turn and keeps it.
+            peer.write_all(&[0x16, 3, 1, 2, 0]).await.expect("writes");
+            peers.push(peer);
+            let (door, (stream, _)) = (door.clone(), listener.accept().await.expect("accepts"));
+            #[allow(clippy::disallowed_methods, reason = "a test has no supervisor")]
+            crowd.spawn(async move { door.open(stream).await });
+        }
+        let (accepted, dialled) =
+            tokio::time::timeout(Duration::from_secs(8), meet(&door, &caller, "good")).await.expect("turns come free");
+        // The dialler's own patience is as long as a turn: either it got in or it comes again.
+        assert!(matches!(fault(&dialled), None | Some(HandshakeFault::Timeout)), "{dialled:?}");
+        // All who had a turn have lost it, before their peers leave.
+        for _ in 0..64 {
+            crowd.join_next().await;
+        }
+        drop((accepted, peers));
+        let (accepted, dialled) = meet(&door, &caller, "good").await;
+        assert_eq!((fault(&accepted), fault(&dialled)), (None, None));
+    });
+    let timed_out = keys
+        .handshakes()
+        .into_iter()
+        .find(|(_, side, what, _)| *side == crate::Side::Accepted && *what == "tls_timeout");
+    assert!(timed_out.is_some_and(|(.., count)| count >= 64), "{:?}", keys.handshakes());
 }
 
 #[test]

@@ -27,8 +27,18 @@ impl Operator {
         Operator { desk, watches }
     }
 
-    /// What was given up with whom, and the pools.
+    /// Tells endpoints outside what an operator changed on this node alone; see [`crate::notices::Notices::changed`].
+    pub fn announce(&self, of: &str, changes: &[AuditEntry]) {
+        if let Some(notices) = self.desk.notices() {
+            notices.changed(of, changes);
+        }
+    }
+
+    /// What was given up with whom, the pools, and what endpoints were told.
     pub fn record(&self, telemetry: &Telemetry) {
+        if let Some(notices) = self.desk.notices() {
+            notices.record(telemetry);
+        }
         for (node, what) in self.desk.control().forgotten() {
             crate::set_gauge(telemetry, Metric::ForgottenPoints, &[("peer", node.to_owned())], what.lost_points);
         }
