@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use admin_api::AuditEntry;
-use testkit::{Authority, Cluster, Keep, Layer, Process, Sink, TempDir, eventually, http};
+use testkit::{Authority, Cluster, Keep, Layer, Process, Sink, TempDir, eventually, http, reserve};
 
 use crate::{SOON, small_cluster, support, when};
 
@@ -156,6 +156,28 @@ fn no_token_is_in_a_process_list_an_environment_a_log_or_what_config_show_prints
     }
     assert!(watching.ended().is_none());
     drop(watching);
+    guarded.end();
+}
+
+#[test]
+fn the_console_shows_the_cluster_by_a_token_that_its_page_does_not_have() {
+    let guarded = Guarded::start("auth-console");
+    let [listen] = reserve(1)[..] else { panic!("one port was asked for") };
+    let command = guarded.cli(&["console", "--listen", &listen.to_string()]);
+    let console = Process::start("console", command, &guarded.dir.path().join("console.log"));
+    let mut seen = String::new();
+    eventually(SOON, "the console to show what nodes say to those with a token", || {
+        seen = http::get(listen, "/api/state").map_err(|error| error.to_string())?.body;
+        when(seen.contains("replayer-1") && seen.contains("ready") && !seen.contains("refuses"), &seen)
+    });
+    for path in ["/", "/app.js", "/style.css"] {
+        seen += &http::get(listen, path).expect("the console answers").body;
+    }
+    seen += &console.log_text();
+    for secret in [READ, OPERATE, "Bearer"] {
+        assert!(!seen.contains(secret), "{secret} is in:\n{seen}");
+    }
+    drop(console);
     guarded.end();
 }
 
