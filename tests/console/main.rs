@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use admin_api::ReplayChange;
 use browser::Browser;
 use rustix::process::Signal;
 use testkit::{Cluster, Feed, Feeding, Fleet, Keep, Process, Sink, TempDir, eventually, http, reserve};
@@ -207,6 +208,15 @@ fn changes_the_rate(stage: &Stage) {
         let changes = stage.browser.text("#audit");
         when(changes.contains("rate") && changes.contains("12.3k/s"), changes)
     });
+    // Whatever others call themselves is text.
+    let by = "<b id=evil>eve</b><img src=x onerror=\"document.title='evil'\">".to_owned();
+    let change = ReplayChange { rate: Some(12_346), by: by.clone(), ..ReplayChange::default() };
+    replayer.change_replay(&change).expect("takes it");
+    eventually(SOON, "the name as it is", || {
+        let changes = stage.browser.text("#audit");
+        when(changes.contains(&by), changes)
+    });
+    assert_eq!(stage.browser.run("return document.querySelector('#evil, img[src=x]')"), serde_json::Value::Null);
 }
 
 fn pauses_by_keys(stage: &Stage) {
