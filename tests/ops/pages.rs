@@ -90,6 +90,7 @@ fn every_path_of_the_admin_api_in_a_page_is_one() {
         admin_api::paths::LEDGER,
         admin_api::paths::BADLINES,
         admin_api::paths::REPLAY,
+        admin_api::paths::FAILPOINT,
     ];
     let mut broken = Vec::new();
     for page in pages().into_iter().chain([at("ops/prometheus/alerts.yml"), at("ops/grafana/spillway.json")]) {

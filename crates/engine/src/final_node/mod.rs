@@ -18,6 +18,7 @@
 
 pub mod cursor;
 pub mod dead;
+pub mod emit;
 pub mod included;
 pub mod keys;
 mod meta;

@@ -130,6 +130,8 @@ pub struct Books {
 #[derive(Debug, Default)]
 struct Relay {
     up: bool,
+    /// Which life of its process lent what is here.
+    life: Option<u32>,
     /// It has said its backlog in this life.
     heard: bool,
     next_at: Mono,
@@ -213,8 +215,13 @@ impl Replay {
         &self.plan
     }
 
-    /// The link to a relay stands.
-    pub fn source_up(&mut self, source: Source) {
+    /// The link to a relay stands. `life`: the epoch of its process. A ticket is a place in a spill, and a relay that lost
+    /// its disk, or got an older one back, gives places out anew: of what another life lent, nothing is said any more.
+    pub fn source_up(&mut self, source: Source, life: u32) {
+        let before = self.sources.get_mut(source).and_then(|relay| relay.life.replace(life));
+        if before.is_some_and(|before| before != life) {
+            self.forget_source(source);
+        }
         if let Some(relay) = self.sources.get_mut(source) {
             relay.up = true;
             // The former link's leases are over; what is delivered may still be said.
@@ -237,6 +244,16 @@ impl Replay {
             .collect();
         for key in waiting {
             self.settle(key, Outcome::Released);
+        }
+    }
+
+    /// What is here of a relay is not its any more. What is on its way goes on, and nobody is told what became of it.
+    fn forget_source(&mut self, source: Source) {
+        let all: Vec<Key> = self.records.range(keys_of(source)).map(|(key, _)| *key).collect();
+        all.into_iter().for_each(|key| self.settle(key, Outcome::Released));
+        self.forget_offers_of(source);
+        if let Some(relay) = self.sources.get_mut(source) {
+            relay.done.clear();
         }
     }
 
