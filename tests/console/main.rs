@@ -69,7 +69,7 @@ impl Stage {
         let url = eventually(SOON, "the console's address", || {
             let said = console.log_text();
             let url = said.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned);
-            url.ok_or(said)
+            url.filter(|_| said.contains("(Ctrl-C")).ok_or(said)
         });
         assert!(url.starts_with(&format!("http://{listen}/#key=")), "{url}");
         let browser = Browser::start(&dir);
