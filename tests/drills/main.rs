@@ -25,6 +25,7 @@ mod replay_beside_live;
 mod rolled_back;
 mod slow_then_dead;
 mod stuck_connection;
+mod stuck_state;
 
 use std::time::Duration;
 
