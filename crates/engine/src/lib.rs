@@ -4,8 +4,8 @@
 //! in as arguments, effects go out as values. So the same code runs in the binaries and under a simulator.
 //!
 //! Inside the crate the order is: `time pattern tags line series ring sketch rate` < `partial rule deltas window route batch
-//! verdict wire ivset` < `pool restart backoff recv pace spill health control notify` < the machines `relay`, `partial_node`,
-//! `final_node`, `store_link`, `replay`. A module uses what stands left of it, never right.
+//! verdict wire ivset` < `pool restart backoff recv pace throttle spill health control notify` < the machines `relay`,
+//! `partial_node`, `final_node`, `store_link`, `replay`. A module uses what stands left of it, never right.
 
 pub mod backoff;
 pub mod batch;
@@ -34,6 +34,7 @@ pub mod sketch;
 pub mod spill;
 pub mod store_link;
 pub mod tags;
+pub mod throttle;
 pub mod time;
 pub mod verdict;
 pub mod window;

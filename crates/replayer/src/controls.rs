@@ -37,6 +37,7 @@ pub(crate) struct ReplayerControls {
     pub(crate) borrowers: Vec<Arc<Borrower>>,
     pub(crate) senders: Vec<Arc<Sender>>,
     pub(crate) operator: Operator,
+    pub(crate) tls: node::Tls,
 }
 
 impl ReplayerControls {
@@ -183,6 +184,7 @@ impl ReplayerControls {
         node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
         self.operator.record(telemetry);
+        self.tls.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let status = self.replay_status();
         node::set_gauge(telemetry, Metric::ReplayRate, &[], status.rate_now);
@@ -271,7 +273,11 @@ impl Controls for ReplayerControls {
             verdict: self.verdict(),
             workers: self.workers(),
             peers: self.peers(),
-            figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            figures: figures
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .chain(self.tls.figures(self.shared.clock.unix()))
+                .collect(),
             ledger: self.ledger(),
         }
     }
@@ -303,6 +309,10 @@ impl Controls for ReplayerControls {
 
     fn badlines(&self) -> Vec<BadLine> {
         Vec::new()
+    }
+
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
 
     fn metrics(&self) -> String {

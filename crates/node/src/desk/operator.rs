@@ -9,7 +9,7 @@ use admin_api::{
 };
 use config::Layer;
 use engine::control::{Forgotten, Order};
-use engine::health::Mode;
+use engine::health::{Hand, Mode};
 use telemetry::{Metric, Telemetry};
 
 use super::{Desk, Watch, audit_entry};
@@ -175,7 +175,9 @@ impl admin::Orders for Operator {
             }
         };
         let layers = self.desk.roster.layers.iter().map(of).collect();
-        ModeStatus { node: self.desk.node.clone(), layers, digest: format!("{:016x}", control.digest()) }
+        let nodes = self.desk.roster.nodes.iter().map(|(name, _)| name);
+        let drained = nodes.filter(|name| control.hand(name) == Hand::Drained).cloned().collect();
+        ModeStatus { node: self.desk.node.clone(), layers, drained, digest: format!("{:016x}", control.digest()) }
     }
 
     fn change_mode(&self, change: ModeChange) -> Result<Ordered, Refusal> {
