@@ -31,6 +31,7 @@ mod rolled_back;
 mod rolling_restart;
 mod slow_then_dead;
 mod stuck_connection;
+mod stuck_state;
 
 use std::time::Duration;
 

@@ -37,7 +37,8 @@ impl Relay {
 
     /// The peer takes no new batches; what is on its way to it may still become durable.
     pub fn peer_draining(&mut self, now: Mono, peer: Peer) {
-        if let Some(link) = self.links.get_mut(peer) {
+        // Of a link that is down it would be said of the next one.
+        if let Some(link) = self.links.get_mut(peer).filter(|link| link.up) {
             link.draining = true;
         }
         self.assign_slots(now);

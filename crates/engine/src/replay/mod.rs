@@ -35,7 +35,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use control::{Change, Changed, Control, ONE_SOURCE, Plan, SourceControl, Start, known_sources, unknown_source};
+pub use control::{
+    Caution, Change, Changed, Control, ONE_SOURCE, Plan, SourceControl, Start, known_sources, unknown_source,
+};
 use lane::{Asked, Lane};
 use receivers::{Receiver, Store};
 pub use view::{LaneView, ReceiverView};
@@ -302,7 +304,7 @@ impl Replay {
 
     /// What to ask a relay for next.
     pub fn next_request(&mut self, now: Mono, source: Source) -> Option<LeaseRequest> {
-        if self.rate == 0 || !self.sources.get(source)?.up || self.control.paused {
+        if self.rate == 0 || !self.sources.get(source)?.up || self.control.is_paused() {
             return None;
         }
         let points = self.rate.saturating_mul(AHEAD_SECONDS).saturating_sub(self.ready_points);
@@ -401,7 +403,7 @@ impl Replay {
     /// Whose turn it is: of the lanes that may go, the one that had the fewest points so far. Room at its receiver is
     /// reserved. `None`: nothing may go now; ask again after the next event, and a few times a second.
     pub fn next_turn(&mut self, now: Mono) -> Option<Turn> {
-        if self.rate == 0 || self.control.paused {
+        if self.rate == 0 || self.control.is_paused() {
             return None;
         }
         let able = self.lanes.iter().filter(|((source, _), lane)| self.lane_may_go(now, *source, lane));
