@@ -183,7 +183,7 @@ impl Partition {
             self.books.received += lost;
             self.books.corrupt += lost;
         }
-        self.next = record.number + 1;
+        self.next = record.number + u64::from(!mutant!("record_number_reused"));
         self.log_bytes += bytes.len() as u64;
         match record.body {
             Body::Retired { sender, floor } => {
@@ -192,7 +192,9 @@ impl Partition {
             Body::Flush(flush) => {
                 self.books.received += points;
                 for group in flush.groups {
-                    group.included.iter().for_each(|member| self.included.insert(member));
+                    if !mutant!("replay_forgets_ids") {
+                        group.included.iter().for_each(|member| self.included.insert(member));
+                    }
                     for id in self.absent_in(&group.deltas) {
                         let loaded = snapshots.load(id);
                         findings.extend(self.loaded(id, loaded.as_deref()));
