@@ -61,7 +61,7 @@ const CASES: [Case; 6] = [
         connections: 16,
         sinks: 1,
         timestamps: Timestamps::Now,
-        systems: &[System::Forwarder, System::Spillway, System::Journal],
+        systems: &[System::Forwarder, System::Spillway, System::Tls, System::Journal],
     },
     Case {
         name: "aggregator, both layers, 10,000 series, 5 functions",
@@ -69,7 +69,7 @@ const CASES: [Case; 6] = [
         connections: 4,
         sinks: 1,
         timestamps: Timestamps::Now,
-        systems: &[System::Forwarder, System::Spillway, System::CarbonCRelay],
+        systems: &[System::Forwarder, System::Spillway, System::Tls, System::CarbonCRelay],
     },
     Case {
         name: "spilling, no aggregator, 4 connections",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Cluster, Layer, Process, eventually, reserve};
+use testkit::{Authority, Cluster, Layer, Process, eventually, reserve};
 
 use crate::children::{SinkChild, child};
 
@@ -30,6 +30,8 @@ pub(crate) enum System {
     Spillway,
     /// With `send.journal = true`.
     Journal,
+    /// With `tls.links = "mutual"`.
+    Tls,
     CarbonCRelay,
 }
 
@@ -39,6 +41,7 @@ impl System {
             System::Forwarder => "plain forwarder",
             System::Spillway => "spillway",
             System::Journal => "spillway, journal",
+            System::Tls => "spillway, links over TLS",
             System::CarbonCRelay => "carbon-c-relay",
         }
     }
@@ -67,8 +70,7 @@ impl Running {
     pub(crate) fn start(system: System, shape: Shape, sinks: &[SocketAddr], dir: &Path) -> Result<Running, String> {
         match system {
             System::Forwarder => Ok(forwarder(shape, sinks, dir)),
-            System::Spillway => spillway(shape, sinks, dir, false),
-            System::Journal => spillway(shape, sinks, dir, true),
+            System::Spillway | System::Journal | System::Tls => spillway(system, shape, sinks, dir),
             System::CarbonCRelay => Ok(carbon_c_relay(shape, sinks, dir)),
         }
     }
@@ -146,14 +148,18 @@ const RULE: &str = "[[route]]\nglob = \"**\"\nto = [\"aggregate\"]\n\n[[rule]]\n
 const QUICK: &str =
     "[send]\nack_timeout = \"1s\"\n\n[replay]\nrate = \"1000000000/s\"\nstart = \"rate\"\nadaptive = false\n";
 
-fn spillway(shape: Shape, sinks: &[SocketAddr], dir: &Path, journal: bool) -> Result<Running, String> {
+fn spillway(system: System, shape: Shape, sinks: &[SocketAddr], dir: &Path) -> Result<Running, String> {
     let mut cluster = match shape {
         Shape::Stores => Cluster::new(1, 0, 0).store("sink", sinks).route_all(&["sink"]),
         Shape::Links { partials } => Cluster::new(1, partials, 1).store("sink", sinks).with(RULE),
         Shape::Aggregate => Cluster::new(1, 1, 1).store("sink", sinks).with(RULE),
         Shape::Spill | Shape::Replay => Cluster::new(1, 1, 1).store("sink", sinks).with(RULE).with(QUICK),
     };
-    if journal {
+    if system == System::Tls {
+        cluster = cluster.with(&format!("{}links = \"mutual\"\n", Authority::FILES));
+        Authority::new().equip(dir, cluster.nodes.iter().map(|node| node.name.as_str()));
+    }
+    if system == System::Journal {
         cluster = cluster.with("[send]\njournal = true\n");
     }
     if shape != Shape::Replay {

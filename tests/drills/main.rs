@@ -18,18 +18,24 @@ mod cursor_expired;
 mod damage;
 mod disk_full;
 mod health_modes;
+#[allow(clippy::disallowed_methods, reason = "measures by the wall's clock, with threads that it joins itself")]
+mod injury;
+#[allow(clippy::disallowed_methods, reason = "measures by the wall's clock, with threads that it joins itself")]
+mod june_24;
 mod kill_storm;
 mod memory;
 mod recv_reset;
 mod replay_beside_live;
 mod rolled_back;
+#[allow(clippy::disallowed_methods, reason = "measures by the wall's clock, with threads that it joins itself")]
+mod rolling_restart;
 mod slow_then_dead;
 mod stuck_connection;
 
 use std::time::Duration;
 
-use admin_api::Ledger;
-use testkit::{Cluster, Expected, Fleet, Keep, Layer, Oracle, Sent, Sink, eventually, growth, mix};
+use admin_api::{Ledger, Verdict};
+use testkit::{Cluster, Expected, Feed, Feeding, Fleet, Keep, Layer, Oracle, Sent, Sink, eventually, growth, mix};
 
 /// Long enough for anything that should happen soon on a machine that is busy with something else too.
 const SOON: Duration = Duration::from_secs(20);
@@ -132,9 +138,37 @@ fn up(name: &str, cluster: Cluster) -> Fleet {
     Fleet::new(name, cluster, support::program).up()
 }
 
+/// The same with binaries that can be hurt.
+#[track_caller]
+fn up_with_failpoints(name: &str, cluster: Cluster) -> Fleet {
+    Fleet::new(name, cluster, support::program_with_failpoints).up()
+}
+
+/// One feed for each relay, which goes to the other relays while its own takes no connection.
+fn feeds(fleet: &Fleet, rate: u64) -> Vec<Feeding> {
+    let relays = fleet.cluster.layer(Layer::Relay);
+    let all: Vec<_> = relays.into_iter().filter_map(|relay| relay.graphite).collect();
+    let feed = |own: &std::net::SocketAddr| {
+        let also = all.iter().copied().filter(|other| other != own).collect();
+        Feed { also, ..Feed::new(*own, rate / all.len() as u64) }.start()
+    };
+    all.iter().map(feed).collect()
+}
+
 /// How much `count` grows per second, measured over `time`.
 fn rate_of(time: Duration, mut count: impl FnMut() -> u64) -> f64 {
     growth(time, || Ok::<u64, std::convert::Infallible>(count())).unwrap_or_else(|never| match never {})
+}
+
+/// The word for a verdict, as `status` has it.
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Starting => "starting",
+        Verdict::Ready => "ready",
+        Verdict::Overloaded { .. } => "overloaded",
+        Verdict::Degraded { .. } => "degraded",
+        Verdict::Draining => "draining",
+    }
 }
 
 /// `Ok` when `holds`, else what was seen instead: for `eventually`.
@@ -166,18 +200,33 @@ fn counted(sink: &Sink) -> u64 {
 /// The end of a drill that loses nothing: books settled, no drop at any node, and the store equal to the oracle.
 #[track_caller]
 fn nothing_is_lost(fleet: &mut Fleet, sink: &Sink, sent: &Sent) {
+    nothing_of_all_is_lost(fleet, sink, std::slice::from_ref(sent));
+}
+
+/// The same, of several feeds.
+#[track_caller]
+fn nothing_of_all_is_lost(fleet: &mut Fleet, sink: &Sink, sent: &[Sent]) {
     let books = fleet.settled(CATCH_UP);
     for ledger in &books {
         assert_eq!(dropped(ledger), 0, "{} dropped points: {ledger:?}", ledger.node);
     }
-    equals_the_oracle(fleet, sink, sent);
+    equals_the_oracle_of_all(fleet, sink, sent);
 }
 
 /// The store holds what the oracle computes from every point of `sent`.
 #[track_caller]
 fn equals_the_oracle(fleet: &mut Fleet, sink: &Sink, sent: &Sent) {
-    assert!(sent.doubtful.is_empty(), "lines on connections that were cut: {:?}", sent.doubtful);
-    let oracle = Oracle::new(expected()).with(sent.points());
+    equals_the_oracle_of_all(fleet, sink, std::slice::from_ref(sent));
+}
+
+/// The same, of several feeds.
+#[track_caller]
+fn equals_the_oracle_of_all(fleet: &mut Fleet, sink: &Sink, sent: &[Sent]) {
+    let mut oracle = Oracle::new(expected());
+    for sent in sent {
+        assert!(sent.doubtful.is_empty(), "lines on connections that were cut: {:?}", sent.doubtful);
+        oracle = oracle.with(sent.points());
+    }
     eventually(CATCH_UP, "the store to hold what the oracle computes", || sink.look(|seen| oracle.agrees(seen)));
     sink.look(|seen| assert!(seen.strange.is_empty(), "torn lines: {:?}", seen.strange));
     fleet.all_run();

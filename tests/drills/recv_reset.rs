@@ -15,7 +15,7 @@ use crate::{CATCH_UP, Keys, SOON, cluster, form, no_worker_failed, say, spilled,
 const EFFECTIVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Half a line, then a reset.
-fn reset_inside_a_line(to: SocketAddr) {
+pub(crate) fn reset_inside_a_line(to: SocketAddr) {
     let mut client = TcpStream::connect(to).expect("the relay listens");
     client.write_all(b"noise.whole 1 1700000000\nnoise.ha").expect("the relay reads");
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a linger option");

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod auth;
 mod badlines;
 mod final_disk;
 mod forget;
@@ -17,6 +18,8 @@ mod ports;
 mod recv;
 mod replay;
 mod spill;
+mod tls;
+mod top;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use testkit::{Admin, Cluster, Keep, Layer, Process, Sink, TempDir, eventually, one_at_a_time, raise_open_files};
 
 use crate::{SOON, small_cluster, support, when};
@@ -193,4 +194,43 @@ fn a_listener_without_files_rests_and_takes_clients_again() {
     let pauses = fixture.relay.metric("spillway_accept_pauses_total", "reason=\"process_files\"").expect("metrics");
     assert!(pauses >= 1.0, "{pauses} pauses were counted");
     fixture.end(&["accept", "files", "RocksDB"]);
+}
+
+/// A client that looks for the relay's end as carbon-relay-ng does: what it wrote before it saw the end counts, all of it.
+#[test]
+fn a_relay_that_stops_tells_its_clients_and_reads_them_to_their_end() {
+    let _turn = one_at_a_time();
+    let fixture = Fixture::start("recv-leave", "", None);
+    let to = fixture.cluster.graphite();
+    let mut client = fixture.connect();
+    let (mut lines, mut asked) = (0, false);
+    let looks_at = |client: &TcpStream| {
+        client.set_nonblocking(true).expect("an option");
+        let seen = client.peek(&mut [0; 1]);
+        client.set_nonblocking(false).expect("an option");
+        matches!(seen, Ok(0))
+    };
+    while !looks_at(&client) {
+        client.write_all(format!("leave.{lines} 1 1700000000\n").as_bytes()).expect("the relay reads");
+        lines += 1;
+        if lines == 10 {
+            fixture.spillway.signal(Signal::TERM);
+            asked = true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(asked, "the relay ended the connection by itself");
+    client.write_all(format!("leave.{lines} 1 1700000000\n").as_bytes()).expect("the relay reads on");
+    client.shutdown(Shutdown::Write).expect("half-close");
+    assert!(TcpStream::connect(to).is_err(), "a relay that stops takes no new client");
+    let Fixture { sink, mut spillway, .. } = fixture;
+    assert!(spillway.wait_end(SOON).success());
+    sink.look(|seen| {
+        for line in 0..=lines {
+            assert!(
+                seen.points.contains_key(&(format!("leave.{line}"), 1_700_000_000)),
+                "{line} of {lines} is missing"
+            );
+        }
+    });
 }

@@ -10,10 +10,10 @@ use testkit::{Admin, Cluster, Fleet, Keep, Sink, eventually, one_at_a_time, unix
 
 use crate::{SOON, support, when};
 
-const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 const WINDOWS: u64 = 6;
-const POINTS: u64 = 60_000;
-const RULE: &str = "[[rule]]\nname = \"hits\"\nglob = \"web.*.hits\"\noutput = \"web.all.hits.{function}\"\n\
+pub(crate) const POINTS: u64 = 60_000;
+pub(crate) const RULE: &str = "[[rule]]\nname = \"hits\"\nglob = \"web.*.hits\"\noutput = \"web.all.hits.{function}\"\n\
     interval = \"10s\"\ngrace = \"0s\"\nfunctions = [\"sum\", \"count\"]\nto = [\"carbon\"]\n";
 /// A rate of which a change can be seen, and no adaptation that would hide it.
 const SLOW: &str = "[replay]\nrate = \"1000/s\"\nfloor = \"500/s\"\nadaptive = false\n\
@@ -39,7 +39,7 @@ fn rate(replayer: &Admin) -> f64 {
 }
 
 /// Sends every point; returns the first window.
-fn send(to: std::net::SocketAddr) -> u64 {
+pub(crate) fn send(to: std::net::SocketAddr) -> u64 {
     let now: u64 = unix_now().to_string().split('.').next().and_then(|text| text.parse().ok()).expect("a clock");
     let first = now / 10 * 10 - 10 * WINDOWS - 60;
     let mut stream = TcpStream::connect(to).expect("the relay listens");
@@ -53,7 +53,7 @@ fn send(to: std::net::SocketAddr) -> u64 {
 }
 
 /// Waits until the store has every window as the points that were sent make it: each counted once.
-fn every_window(sink: &Sink, first: u64) {
+pub(crate) fn every_window(sink: &Sink, first: u64) {
     let expected = |window: u64| {
         let inside = (0..POINTS).filter(|n| (n % (10 * WINDOWS)) / 10 == window);
         inside.fold((0.0, 0.0), |(sum, count), n| (sum + f64::from(u32::try_from(n % 7).expect("small")), count + 1.0))
@@ -71,7 +71,7 @@ fn every_window(sink: &Sink, first: u64) {
     });
 }
 
-fn pending(relay: &Admin) -> Result<u64, String> {
+pub(crate) fn pending(relay: &Admin) -> Result<u64, String> {
     Ok(relay.ledger()?.destinations.iter().map(|to| to.spill_pending).sum())
 }
 

@@ -4,8 +4,9 @@
 //! The binary is one of its own, built here with `--cfg failpoints` into `target/failpoints`: what ships has no
 //! failpoints in it.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::time::Duration;
 
 use testkit::{
@@ -23,21 +24,6 @@ const RATE: u64 = 5_000;
 
 const RULE: &str = "[[rule]]\nname = \"all\"\nglob = \"load.*\"\noutput = \"all.{function}\"\ninterval = \"10s\"\n\
                     grace = \"1s\"\nfunctions = [\"sum\", \"count\"]\nto = [\"carbon\"]\n";
-
-/// Builds `spillway` with failpoints; the second time cargo finds nothing to do.
-fn binary() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = root.join("target/failpoints");
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--bin", "spillway", "--target-dir"])
-        .arg(&target)
-        .env("RUSTFLAGS", "--cfg failpoints")
-        .current_dir(root)
-        .status()
-        .expect("cargo runs");
-    assert!(status.success(), "cargo build --cfg failpoints: {status}");
-    target.join("debug/spillway")
-}
 
 /// Injects `action` and tells what did not go as promised.
 fn injure(node: &Node, worker: &str, action: &str, limit: Duration) -> Result<Duration, String> {
@@ -70,7 +56,7 @@ fn takes_lines(relay: &Admin) -> Result<(), String> {
 
 #[test]
 fn each_worker_heals_from_a_panic_and_from_a_hang_under_load() {
-    let binary = binary();
+    let binary = support::spillway_with_failpoints();
     let dir = TempDir::new("faults");
     let sink = Sink::start(Keep::Numbers { prefix: "load.".to_owned(), limit: NUMBERS });
     let cluster =
@@ -137,7 +123,7 @@ fn check_books(cluster: &Cluster, sink: &Sink, report: &LoadReport) {
 /// One failure is mended; a worker that cannot be mended must not be restarted for ever (INV-7's other half).
 #[test]
 fn a_worker_that_fails_too_often_ends_the_process_with_70() {
-    let binary = binary();
+    let binary = support::spillway_with_failpoints();
     let dir = TempDir::new("escalation");
     let sink = Sink::start(Keep::Count);
     let cluster =

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{Behaviour, Cluster, Keep, Layer, Process, Sink, TempDir, eventually, unix_now};
+use testkit::{Authority, Behaviour, Cluster, Keep, Layer, Process, Sink, TempDir, eventually, unix_now};
 
 use crate::{assert_none, at, items, metrics_in, output, read, support, text, well, yaml};
 
@@ -115,8 +115,10 @@ fn every_metric_that_is_asked_for_is_one_that_real_nodes_show() {
         .route_all(&["aggregate", "carbon", "away"])
         .with(
             "[[rule]]\nname = \"all\"\nglob = \"web.*\"\noutput = \"all.{function}\"\ninterval = \"1s\"\ngrace = \"0s\"\n\
-             functions = [\"sum\"]\nto = [\"carbon\"]\n\n[send]\nack_timeout = \"2s\"\n",
+             functions = [\"sum\"]\nto = [\"carbon\"]\n\n[send]\nack_timeout = \"2s\"\n\n[[notify]]\nname = \"ops\"\nurl = \"http://127.0.0.1:9/\"\n",
         );
+    let cluster = cluster.with(&format!("{}links = \"mutual\"\n", Authority::FILES));
+    Authority::new().equip(dir.path(), cluster.nodes.iter().map(|node| node.name.as_str()));
     let mut process = Process::up(&support::spillway(), &cluster, dir.path());
     let now = unix_now().trunc();
     let lines = format!("web.a 1 {now}\nweb.a 1 {}\nweb.a nan {now}\nnobody.a 1 {now}\n", now - 100_000.0);

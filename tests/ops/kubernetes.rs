@@ -173,3 +173,29 @@ fn relays_and_final_nodes_keep_their_volumes() {
         assert_eq!(set["spec"]["podManagementPolicy"], "Parallel", "{layer}: one ill pod must not hold up the rest");
     }
 }
+
+/// The admin port is open to the whole pod network: every pod has the tokens that its cluster file asks for, and the
+/// manifests bring none that everybody knows.
+#[test]
+fn every_pod_has_the_token_files_of_the_cluster_file_for_its_group_only() {
+    let all = manifests();
+    let toml = cluster_file(&all);
+    assert!(of_kind(&all, "Secret").is_empty(), "a token that stands here is no secret");
+    let files: Vec<&str> = toml.lines().filter(|line| line.contains("/etc/spillway-tokens/")).collect();
+    assert_eq!(files, ["read = \"/etc/spillway-tokens/read\"", "operate = \"/etc/spillway-tokens/operate\""]);
+    for workload in workloads(&all) {
+        let (what, pod) = (name(workload), &workload["spec"]["template"]["spec"]);
+        let find = |list: &Value| items(list).iter().find(|item| item["name"] == "tokens").cloned().unwrap_or_default();
+        let mount = find(&items(&pod["containers"])[0]["volumeMounts"]);
+        assert_eq!(
+            (text(&mount["mountPath"]), &mount["readOnly"]),
+            ("/etc/spillway-tokens", &Value::from(true)),
+            "{what}"
+        );
+        let secret = &find(&pod["volumes"])["secret"];
+        assert_eq!(text(&secret["secretName"]), "spillway-tokens", "{what}");
+        // The group reads, nobody else: 0440, which YAML takes for octal.
+        assert!(["0440", "288"].contains(&secret["defaultMode"].to_string().trim_matches('"')), "{what}: {secret}");
+        assert!(pod["securityContext"]["fsGroup"].is_number(), "{what}");
+    }
+}

@@ -9,7 +9,7 @@ use super::{assert_none, root};
 
 /// Each of our crates and the crates of ours it may use. What is not listed here does not exist yet: a new crate is
 /// added together with its ring.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     // ring 0, pure
     ("engine", &[]),
     ("store", &["engine"]),
@@ -19,12 +19,17 @@ const ARROWS: [(&str, &[&str]); 19] = [
     // ring 1, the kit
     ("runtime", &["engine", "telemetry"]),
     ("telemetry", &["engine"]),
-    ("admin", &["admin-api", "engine", "runtime", "telemetry"]),
-    ("link", &["engine", "runtime", "telemetry"]),
+    ("auth", &["admin-api"]),
+    ("tls", &["config", "engine", "runtime"]),
+    ("admin", &["admin-api", "auth", "engine", "runtime", "telemetry", "tls"]),
+    ("link", &["engine", "runtime", "telemetry", "tls"]),
     ("output", &["engine", "runtime", "telemetry"]),
     ("store-rocksdb", &["store"]),
     // what every node has in common: between the kit and the services
-    ("node", &["admin", "admin-api", "config", "engine", "link", "output", "runtime", "store", "telemetry"]),
+    (
+        "node",
+        &["admin", "admin-api", "auth", "config", "engine", "link", "output", "runtime", "store", "telemetry", "tls"],
+    ),
     // ring 2, the services
     ("relay", KIT),
     ("aggregator", KIT),
@@ -32,7 +37,20 @@ const ARROWS: [(&str, &[&str]); 19] = [
     // ring 3
     (
         "cli",
-        &["admin-api", "aggregator", "config", "engine", "node", "relay", "replayer", "runtime", "store", "telemetry"],
+        &[
+            "admin-api",
+            "aggregator",
+            "auth",
+            "config",
+            "engine",
+            "node",
+            "relay",
+            "replayer",
+            "runtime",
+            "store",
+            "telemetry",
+            "tls",
+        ],
     ),
     // ring test
     ("testkit", &["admin-api"]),
@@ -55,6 +73,7 @@ const KIT: &[&str] = &[
     "store",
     "store-rocksdb",
     "telemetry",
+    "tls",
 ];
 
 /// Ring 0 decides; it has no clock, socket, disk or randomness of its own, and a manifest without these proves it.

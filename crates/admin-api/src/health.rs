@@ -63,6 +63,9 @@ pub struct ModeStatus {
     pub node: String,
     /// The layers that are chosen from.
     pub layers: Vec<LayerMode>,
+    /// Nodes that are drained by order.
+    #[serde(default)]
+    pub drained: Vec<String>,
     /// A number that is the same on nodes that know the same orders.
     pub digest: String,
 }

@@ -2,8 +2,10 @@
 //!
 //! Every path answers JSON, but `/metrics` (Prometheus text). Counters are totals since the node's start.
 
+pub mod access;
 mod health;
 mod known;
+mod notice;
 mod replay;
 mod spill;
 
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use health::{HealthEvent, LayerMode, ModeChange, ModeStatus, NodeChange, Ordered, PoolNode, PoolStatus};
 pub use known::NodeKnown;
+pub use notice::Notice;
 pub use replay::{AuditEntry, ReplayChange, ReplaySettings, ReplaySource, ReplayStatus, SourceSettings, TimeRange};
 pub use spill::{
     CursorAdvance, Gap, Quarantined, Refused, SpillDiscard, SpillImported, SpillLane, SpillLoss, SpillPage,
@@ -95,6 +98,18 @@ impl Health {
     /// Of a node that says nothing of others.
     pub fn new(node: &str, layer: &str, verdict: Verdict) -> Health {
         Health { node: node.to_owned(), layer: layer.to_owned(), verdict, pools: Vec::new(), events: Vec::new() }
+    }
+}
+
+impl Verdict {
+    /// The word alone, without what it is because of: for who may not know more.
+    #[must_use]
+    pub fn without_reason(&self) -> Verdict {
+        match self {
+            Verdict::Overloaded { .. } => Verdict::Overloaded { queue_bytes: 0, lag_ms: 0 },
+            Verdict::Degraded { .. } => Verdict::Degraded { worker: String::new(), restarts: 0, error: String::new() },
+            Verdict::Starting | Verdict::Ready | Verdict::Draining => self.clone(),
+        }
     }
 }
 
@@ -202,7 +217,7 @@ pub struct BadLine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failpoint {
     pub worker: String,
-    /// `panic`, `error` or `hang`
+    /// `panic`, `error`, `hang` or `slow`
     pub action: String,
     /// How many times; then the failpoint is off again.
     pub times: u32,

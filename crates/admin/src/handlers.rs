@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use admin_api::{Failpoint, Verdict, paths};
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Json, State};
+use axum::extract::{Extension, Json, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Router, http::Method};
+use axum::{Router, http::Method, middleware};
 use serde::Serialize;
 
+use crate::door::{Caller, Keeper, guard, invite};
 use crate::{Controls, known, orders, replay, spill};
 
 pub(crate) type Node = State<Arc<dyn Controls>>;
@@ -23,7 +24,7 @@ struct Failed {
     known_paths: Vec<&'static str>,
 }
 
-pub(crate) fn router(controls: Arc<dyn Controls>) -> Router {
+pub(crate) fn router(controls: Arc<dyn Controls>, keeper: &Arc<Keeper>) -> Router {
     let mut router = Router::new()
         .route(paths::LIVE, get(live))
         .route(paths::HEALTH, get(health))
@@ -36,7 +37,8 @@ pub(crate) fn router(controls: Arc<dyn Controls>) -> Router {
     if runtime::failpoints::ENABLED {
         router = router.route(paths::FAILPOINT, post(failpoint));
     }
-    router.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(controls)
+    let router = router.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(controls);
+    router.layer(middleware::from_fn_with_state(Arc::clone(keeper), guard))
 }
 
 /// The paths of this build.
@@ -63,16 +65,22 @@ async fn live() -> Json<&'static str> {
     Json("live")
 }
 
-async fn health(State(node): Node) -> Response {
+async fn health(State(node): Node, Extension(caller): Extension<Caller>) -> Response {
     let mut health = node.health();
-    if let Some(orders) = node.orders() {
-        health.pools = orders.pools();
-        health.events = orders.events();
-    }
     let code = match health.verdict {
         Verdict::Ready | Verdict::Overloaded { .. } => StatusCode::OK,
         Verdict::Starting | Verdict::Degraded { .. } | Verdict::Draining => StatusCode::SERVICE_UNAVAILABLE,
     };
+    if !caller.is_known {
+        health.verdict = health.verdict.without_reason();
+        let mut response = (code, Json(health)).into_response();
+        invite(&mut response);
+        return response;
+    }
+    if let Some(orders) = node.orders() {
+        health.pools = orders.pools();
+        health.events = orders.events();
+    }
     (code, Json(health)).into_response()
 }
 

@@ -1,9 +1,9 @@
 //! The admin API of a node: HTTP with JSON answers.
 //!
 //! It runs in a thread with a runtime of its own, so that it answers while the data path is saturated. Its answers come
-//! from [`Controls`], whose functions must not wait for the data path either. Beyond the loopback interface nothing
-//! protects it yet: bind it there.
+//! from [`Controls`], whose functions must not wait for the data path either. A [`Door`] says who is let in.
 
+mod door;
 mod handlers;
 mod known;
 mod orders;
@@ -14,10 +14,12 @@ mod spill;
 use admin_api::{
     AuditEntry, BadLine, Failpoint, Health, Ledger, NodeKnown, ReplayChange, ReplayStatus, Status, WorkerStatus,
 };
+use telemetry::Telemetry;
 use tokio::sync::oneshot;
 
+pub use door::Door;
 pub use orders::{NodeOrder, Orders};
-pub use server::{Limits, serve, serve_with};
+pub use server::{Limits, Server, serve};
 pub use spill::{Page, Refusal, SpillAnswer, SpillRequest};
 
 /// What the admin API needs of a node. Called in the admin thread: answer from what is at hand, and do not wait.
@@ -34,6 +36,8 @@ pub trait Controls: Send + Sync + 'static {
     fn badlines(&self) -> Vec<BadLine>;
     /// For `/metrics`, in Prometheus' text format.
     fn metrics(&self) -> String;
+    /// The node's metrics, for those of the API itself.
+    fn telemetry(&self) -> &Telemetry;
     /// Arms a failpoint; asked only in a build with failpoints.
     ///
     /// # Errors
@@ -103,7 +107,7 @@ pub fn arm_failpoint(supervisor: &runtime::Supervisor, failpoint: &Failpoint) ->
         return Err(format!("no worker {}; there are {}", failpoint.worker, names.join(", ")));
     }
     let action = runtime::failpoints::Action::parse(&failpoint.action)
-        .ok_or_else(|| format!("no action {}; there are panic, error, hang", failpoint.action))?;
+        .ok_or_else(|| format!("no action {}; there are panic, error, hang, slow", failpoint.action))?;
     // With the node's name, because several nodes of one process have workers of the same name.
     let worker = format!("{}/{}", supervisor.node(), failpoint.worker);
     runtime::failpoints::set(&worker, action, failpoint.times)

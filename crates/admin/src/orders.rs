@@ -6,10 +6,11 @@ use admin_api::{AuditEntry, HealthEvent, ModeChange, ModeStatus, NodeChange, Ord
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Json, Path, State};
+use axum::extract::{Extension, Json, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use crate::door::Caller;
 use crate::handlers::Node;
 use crate::{Controls, Refusal};
 
@@ -69,21 +70,37 @@ async fn modes(State(node): Node) -> Response {
     of(&node).map(|orders| Json(orders.modes())).into_response()
 }
 
-async fn change_mode(State(node): Node, asked: Result<Json<ModeChange>, JsonRejection>) -> Response {
+async fn change_mode(
+    State(node): Node,
+    Extension(caller): Extension<Caller>,
+    asked: Result<Json<ModeChange>, JsonRejection>,
+) -> Response {
     let change = asked.map_err(|rejection| Refusal::invalid(rejection.body_text()));
-    let done = change.and_then(|Json(change)| of(&node)?.change_mode(change));
+    let done = change.and_then(|Json(mut change)| {
+        caller.sign(&mut change.by);
+        of(&node)?.change_mode(change)
+    });
     done.map(Json).into_response()
 }
 
 /// An empty body is no change of the defaults.
-async fn change_node(State(node): Node, Path((name, what)): Path<(String, String)>, body: Bytes) -> Response {
+async fn change_node(
+    State(node): Node,
+    Extension(caller): Extension<Caller>,
+    Path((name, what)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
     let Some(what) = NodeOrder::parse(&what) else {
         let error = format!("a node takes drain, undrain or forget, not {what}");
         return Refusal::not_here(error).into_response();
     };
     let change = if body.is_empty() { Ok(NodeChange::default()) } else { serde_json::from_slice(&body) };
     let change = change.map_err(|error| Refusal::invalid(error.to_string()));
-    change.and_then(|change| of(&node)?.change_node(&name, what, change)).map(Json).into_response()
+    let done = change.and_then(|mut change| {
+        caller.sign(&mut change.by);
+        of(&node)?.change_node(&name, what, change)
+    });
+    done.map(Json).into_response()
 }
 
 async fn audit(State(node): Node) -> Response {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use admin_api::{AuditEntry, ReplayChange, paths};
 use axum::Router;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Json, State};
+use axum::extract::{Extension, Json, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use crate::door::Caller;
 use crate::handlers::Node;
 use crate::{Controls, Refusal};
 
@@ -20,9 +21,16 @@ async fn status(State(node): Node) -> Response {
     node.replay().map(Json).into_response()
 }
 
-async fn change(State(node): Node, asked: Result<Json<ReplayChange>, JsonRejection>) -> Response {
+async fn change(
+    State(node): Node,
+    Extension(caller): Extension<Caller>,
+    asked: Result<Json<ReplayChange>, JsonRejection>,
+) -> Response {
     let answer = match asked {
-        Ok(Json(change)) => node.change_replay(change),
+        Ok(Json(mut change)) => {
+            caller.sign(&mut change.by);
+            node.change_replay(change)
+        }
         // Negative, not a number, of a wrong type: what is in force is said all the same.
         Err(rejection) => node.replay().and_then(|status| {
             let in_force = engine::rate::show(status.settings.rate);

@@ -1,19 +1,22 @@
 //! The listener's loop and its connections.
 
+use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use engine::recv::{AcceptOutcome, Disposition};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use runtime::net::SocketProfile;
-use runtime::{ConnectionSet, Supervisor, Worker, WorkerError};
+use runtime::{Clock, ConnectionSet, Supervisor, Worker, WorkerError};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::{Controls, handlers};
+use crate::door::{Keeper, Peer};
+use crate::{Controls, Door, handlers};
 
 /// What one admin server bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,34 +36,51 @@ impl Default for Limits {
     }
 }
 
+/// What an admin server is made of.
+pub struct Server {
+    pub limits: Limits,
+    pub listener: TcpListener,
+    pub controls: Arc<dyn Controls>,
+    pub door: Door,
+    pub tls: tls::Door,
+    pub clock: Clock,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("listener", &self.listener).field("door", &self.door).finish_non_exhaustive()
+    }
+}
+
+/// What each connection gets.
+#[derive(Clone)]
+struct Entry {
+    limits: Limits,
+    router: Router,
+    tls: tls::Door,
+}
+
+/// To who speaks HTTP where it should be TLS.
+const SPEAKS_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 57\r\n\
+    connection: close\r\n\r\n{\"error\":\"this port speaks TLS: ask it with https://...\"}";
+
 /// Serves the API as the worker `admin`, until the supervisor stops it.
 ///
 /// # Errors
 /// When the listener cannot be handed to the worker's own runtime.
-pub fn serve(listener: TcpListener, controls: Arc<dyn Controls>, supervisor: &Supervisor) -> io::Result<()> {
-    serve_with(Limits::default(), listener, controls, supervisor)
-}
-
-/// As [`serve`], with other limits.
-///
-/// # Errors
-/// As [`serve`].
-pub fn serve_with(
-    limits: Limits,
-    listener: TcpListener,
-    controls: Arc<dyn Controls>,
-    supervisor: &Supervisor,
-) -> io::Result<()> {
+pub fn serve(server: Server, supervisor: &Supervisor) -> io::Result<()> {
+    let Server { limits, listener, controls, door, tls, clock } = server;
     // Kept outside the worker, so that each of its lives listens on the same socket and no client is refused between.
     let kept = Arc::new(Mutex::new(Some(listener.into_std()?)));
+    let keeper = Arc::new(Keeper::new(door, supervisor.node(), clock, controls.telemetry()));
     supervisor.spawn_isolated("admin", move |worker| {
         let kept = Arc::clone(&kept);
-        let router = handlers::router(Arc::clone(&controls));
+        let entry = Entry { limits, router: handlers::router(Arc::clone(&controls), &keeper), tls: tls.clone() };
         async move {
             // Empty only after a stop: an earlier life has ended in order.
             let life = opened(&kept).as_ref().map(std::net::TcpListener::try_clone).transpose()?;
             if let Some(life) = life {
-                accept_loop(limits, TcpListener::from_std(life)?, router, worker.clone()).await?;
+                accept_loop(entry, TcpListener::from_std(life)?, worker.clone()).await?;
             }
             // Closes the port, so that a client is refused and does not wait for an answer. A fenced life leaves it to
             // its successor.
@@ -77,8 +97,8 @@ fn opened(kept: &Mutex<Option<std::net::TcpListener>>) -> MutexGuard<'_, Option<
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept_loop(limits: Limits, listener: TcpListener, router: Router, worker: Worker) -> Result<(), WorkerError> {
-    let mut connections = ConnectionSet::new(limits.connections);
+async fn accept_loop(entry: Entry, listener: TcpListener, worker: Worker) -> Result<(), WorkerError> {
+    let mut connections = ConnectionSet::new(entry.limits.connections);
     let stopping = worker.stopping();
     while !worker.should_stop() {
         worker.beat();
@@ -93,7 +113,7 @@ async fn accept_loop(limits: Limits, listener: TcpListener, router: Router, work
             () = stopping.cancelled() => break,
             () = wait => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _peer)) => open(limits, stream, router.clone(), &mut connections),
+                Ok((stream, from)) => open(entry.clone(), stream, from.ip(), &mut connections),
                 Err(error) => rest(&error, &worker).await,
             },
         }
@@ -113,22 +133,36 @@ async fn rest(error: &io::Error, worker: &Worker) {
     }
 }
 
-fn open(limits: Limits, stream: TcpStream, router: Router, connections: &mut ConnectionSet) {
+fn open(entry: Entry, stream: TcpStream, from: IpAddr, connections: &mut ConnectionSet) {
     if let Err(error) = runtime::net::apply(&stream, SocketProfile::Client) {
         tracing::debug!(%error, "admin client was gone before it was served");
         return;
     }
+    let limit = entry.limits.connections;
     let connection = async move {
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(limits.head).keep_alive(true).max_headers(64);
-        let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        match tokio::time::timeout(limits.connection, served).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "admin connection ended"),
+        match tokio::time::timeout(entry.limits.connection, converse(entry, stream, from)).await {
+            Ok(()) => {}
             Err(_elapsed) => tracing::debug!("admin connection lasted too long"),
         }
     };
     if !connections.spawn(connection) {
-        tracing::warn!(limit = limits.connections, "too many admin connections; closed one");
+        tracing::warn!(limit, "too many admin connections; closed one");
+    }
+}
+
+async fn converse(entry: Entry, stream: TcpStream, from: IpAddr) {
+    let stream = match entry.tls.open_or(stream, SPEAKS_TLS).await {
+        Ok(stream) => stream,
+        Err(failed) => {
+            tracing::debug!(%from, %failed, "admin client sent away");
+            return;
+        }
+    };
+    let peer = Peer { address: from.to_canonical(), is_certified: stream.has_peer_certificate() };
+    let service = TowerToHyperService::new(entry.router.layer(Extension(peer)));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(entry.limits.head).keep_alive(true).max_headers(64);
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "admin connection ended");
     }
 }

@@ -9,13 +9,14 @@ use admin_api::{
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Json, Query, State};
+use axum::extract::{DefaultBodyLimit, Extension, Json, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 
 use crate::Controls;
+use crate::door::Caller;
 use crate::handlers::Node;
 
 /// A page of a spill is read in less; beyond that its owner is stuck in the disk.
@@ -164,12 +165,28 @@ async fn import(State(node): Node, body: Result<Bytes, BytesRejection>) -> Respo
     ask(&node, body.map(SpillRequest::Import).map_err(|rejection| rejection.body_text())).await
 }
 
-async fn discard(State(node): Node, body: Result<Json<SpillDiscard>, JsonRejection>) -> Response {
-    ask(&node, body.map(|Json(asked)| SpillRequest::Discard(asked)).map_err(|rejection| rejection.body_text())).await
+async fn discard(
+    State(node): Node,
+    Extension(caller): Extension<Caller>,
+    body: Result<Json<SpillDiscard>, JsonRejection>,
+) -> Response {
+    let asked = body.map(|Json(mut asked)| {
+        caller.sign(&mut asked.by);
+        SpillRequest::Discard(asked)
+    });
+    ask(&node, asked.map_err(|rejection| rejection.body_text())).await
 }
 
-async fn cursor(State(node): Node, body: Result<Json<CursorAdvance>, JsonRejection>) -> Response {
-    ask(&node, body.map(|Json(asked)| SpillRequest::Cursor(asked)).map_err(|rejection| rejection.body_text())).await
+async fn cursor(
+    State(node): Node,
+    Extension(caller): Extension<Caller>,
+    body: Result<Json<CursorAdvance>, JsonRejection>,
+) -> Response {
+    let asked = body.map(|Json(mut asked)| {
+        caller.sign(&mut asked.by);
+        SpillRequest::Cursor(asked)
+    });
+    ask(&node, asked.map_err(|rejection| rejection.body_text())).await
 }
 
 async fn ask(node: &Arc<dyn Controls>, request: Result<SpillRequest, String>) -> Response {

@@ -1,3 +1,4 @@
+mod door;
 mod operator;
 
 use std::net::SocketAddr;
@@ -7,10 +8,11 @@ use std::time::Duration;
 
 use admin_api::{BadLine, Failpoint, Health, Ledger, Status, Verdict, WorkerStatus};
 use runtime::{Clock, Supervisor};
+use telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::{Controls, Limits, serve, serve_with, worker_statuses};
+use crate::{Controls, Door, Limits, serve, worker_statuses};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -18,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Node {
     verdict: Mutex<Verdict>,
     supervisor: Supervisor,
+    telemetry: Telemetry,
 }
 
 impl Controls for Node {
@@ -57,9 +60,18 @@ impl Controls for Node {
         "# HELP x y\n".to_owned()
     }
 
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
     fn failpoint(&self, failpoint: Failpoint) -> Result<(), String> {
         crate::arm_failpoint(&self.supervisor, &failpoint)
     }
+}
+
+fn node(supervisor: &Supervisor) -> Arc<Node> {
+    let telemetry = Telemetry::new("relay-1", "relay");
+    Arc::new(Node { verdict: Mutex::new(Verdict::Ready), supervisor: supervisor.clone(), telemetry })
 }
 
 struct Server {
@@ -69,24 +81,31 @@ struct Server {
 }
 
 fn start(limits: Limits) -> Server {
-    let supervisor = Supervisor::new("relay-1", Clock::new(), engine::restart::RestartPolicy::default()).unwrap();
+    start_behind(Door::open(), limits)
+}
+
+fn start_behind(door: Door, limits: Limits) -> Server {
+    let clock = Clock::new();
+    let supervisor = Supervisor::new("relay-1", clock, engine::restart::RestartPolicy::default()).unwrap();
     let listener = runtime::net::listen(SocketAddr::from(([127, 0, 0, 1], 0)), 16).unwrap();
     let addr = listener.local_addr().unwrap();
-    let node = Arc::new(Node { verdict: Mutex::new(Verdict::Ready), supervisor: supervisor.clone() });
+    let node = node(&supervisor);
     let controls: Arc<dyn Controls> = Arc::clone(&node) as _;
-    if limits == Limits::default() {
-        serve(listener, controls, &supervisor).unwrap();
-    } else {
-        serve_with(limits, listener, controls, &supervisor).unwrap();
-    }
+    serve(crate::Server { limits, listener, controls, door, tls: tls::Door::plain(), clock }, &supervisor).unwrap();
     Server { addr, node, supervisor }
 }
 
 impl Server {
     /// One request over a connection of its own: the status code and the body.
     async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let (head, body) = self.ask_with("", method, path, body).await;
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    /// The same with further header lines, and the head of the answer in small letters.
+    async fn ask_with(&self, headers: &str, method: &str, path: &str, body: &str) -> (String, String) {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}\
              content-length: {}\r\n\r\n",
             body.len()
         );
@@ -96,8 +115,7 @@ impl Server {
         let mut answer = String::new();
         tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (code, body.to_owned())
+        (head.to_lowercase(), body.to_owned())
     }
 
     async fn get(&self, path: &str) -> (u16, String) {

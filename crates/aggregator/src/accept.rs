@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use bytes::BytesMut;
 use engine::batch::Versions;
 use engine::wire::{Class, FORGOTTEN, Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
-use link::{Ended, Handler};
+use link::{Ended, Greeted, Handler};
 use node::desk::{Accepted, Desk};
 use runtime::{Clock, Supervisor, Worker, WorkerError};
+use tls::{Door, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::info;
 
@@ -32,6 +33,7 @@ pub(crate) struct Service {
     pub(crate) forgotten: Arc<Forgotten>,
     pub(crate) clock: Clock,
     pub(crate) desk: Arc<Desk>,
+    pub(crate) door: Door,
     /// Links that ended, by reason.
     pub(crate) closed: Mutex<std::collections::BTreeMap<&'static str, u64>>,
 }
@@ -56,8 +58,8 @@ pub(crate) async fn listen(
 }
 
 impl Service {
-    async fn serve(&self, mut stream: TcpStream) -> Ended {
-        let (hello, early) = match link::greeted(&mut stream).await {
+    async fn serve(&self, stream: TcpStream) -> Ended {
+        let Greeted { mut stream, hello, early } = match link::greeted(stream, &self.door).await {
             Ok(greeted) => greeted,
             Err(ended) => return ended,
         };
@@ -123,7 +125,7 @@ impl Service {
         })
     }
 
-    async fn welcome(&self, mut stream: TcpStream, early: BytesMut, hello: &Hello, handler: Arc<dyn Handler>) -> Ended {
+    async fn welcome(&self, mut stream: Stream, early: BytesMut, hello: &Hello, handler: Arc<dyn Handler>) -> Ended {
         if let Err(ended) = link::send(&mut stream, &self.greeting(hello)).await {
             return ended;
         }

@@ -27,6 +27,7 @@ pub(crate) struct AggregatorControls {
     pub(crate) supervisor: Supervisor,
     pub(crate) telemetry: Telemetry,
     pub(crate) operator: Operator,
+    pub(crate) tls: node::Tls,
     pub(crate) clock: Clock,
     pub(crate) started: Mono,
 }
@@ -86,6 +87,7 @@ impl AggregatorControls {
             set("inputs_queued", role.queued() as u64);
             set("inputs_refused", role.overflow.load(std::sync::atomic::Ordering::Relaxed));
         }
+        figures.extend(self.tls.figures(self.clock.unix()));
         figures
     }
 
@@ -96,6 +98,7 @@ impl AggregatorControls {
         node::record_self(telemetry, &self.verdict(), self.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
         self.operator.record(telemetry);
+        self.tls.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let figures = self.figures();
         let figure = |name: &str| figures.get(name).copied().unwrap_or(0);
@@ -228,7 +231,11 @@ impl Controls for AggregatorControls {
 
     fn change_replay(&self, change: ReplayChange) -> Result<ReplayStatus, Refusal> {
         match &self.service.finals {
-            Some(role) => role.change_replay(&change),
+            Some(role) => {
+                let (status, changed) = role.change_replay(&change)?;
+                self.operator.announce("catch_up.", &changed);
+                Ok(status)
+            }
             None => self.replay(),
         }
     }
@@ -239,6 +246,10 @@ impl Controls for AggregatorControls {
 
     fn audit(&self) -> Vec<AuditEntry> {
         self.service.finals.as_ref().map(|role| role.catch_up.audit()).unwrap_or_default()
+    }
+
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
 
     fn metrics(&self) -> String {

@@ -14,6 +14,7 @@ use engine::partial_node;
 use engine::pool;
 use engine::ring::Ring;
 use engine::rule::RuleSet;
+use link::Dialer as _;
 use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
 use node::{StartError, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
@@ -33,12 +34,21 @@ const HOLD_BYTES: u64 = 512 << 20;
 /// An unanswered flush goes again after three flush intervals.
 const FLUSHES_UNANSWERED: u32 = 3;
 
+/// Shards get this part of the time that is left to take up what has come in: one third.
+const SHARE: u32 = 3;
+/// How long stores get to read what was emitted. It waits in the log for one that is away, whatever the time given.
+const STORES_WITHIN: Duration = Duration::from_secs(3);
+/// The workers have this much in any case.
+const END_WITHIN: Duration = Duration::from_millis(100);
+
 /// An aggregator that runs.
 #[derive(Debug)]
 pub struct Running {
     service: Arc<Service>,
     supervisor: Supervisor,
     keeper: Arc<VerdictKeeper>,
+    /// Of a partial role: the links to the final nodes.
+    downlinks: Vec<Arc<Downlink>>,
     clock: Clock,
     _data: DataDir,
 }
@@ -58,14 +68,22 @@ impl Running {
         if let Some(role) = &self.service.partial {
             role.draining.store(true, Ordering::Relaxed);
             role.ring_all();
-            while role.machine().held().1 > 0 && !left().is_zero() {
+            // Without a final node nobody answers for it, however long one waits; relays hold all of it.
+            let is_answered = || self.downlinks.iter().any(|link| link.standing().is_up());
+            while role.machine().held().1 > 0 && is_answered() && !left().is_zero() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
         if let Some(role) = &self.service.finals {
             role.draining.store(true, Ordering::Relaxed);
+            // Who is late with the store is no loss: what has no receipt is emitted again after the start.
+            let late = self.supervisor.stop_some("final.shard.", left() / SHARE).await;
+            self.supervisor.stop_some("final.store.", left().min(STORES_WITHIN)).await;
+            let mut names = self.supervisor.shutdown(left().max(END_WITHIN)).await;
+            names.extend(late);
+            return names;
         }
-        self.supervisor.shutdown(left().max(Duration::from_millis(100))).await
+        self.supervisor.shutdown(left().max(END_WITHIN)).await
     }
 }
 
@@ -92,15 +110,19 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let link = me.link.ok_or_else(|| StartError::Config(format!("node {}: an aggregator needs `link`", me.name)))?;
     let listener = Arc::new(net::listen(link, BACKLOG)?);
     let admin_listener = net::listen(me.admin, 128)?;
+    let tls = node::Tls::open(cluster, me)?;
     let data = DataDir::open(&me.data)?;
     let identity = data.identity(clock.unix())?;
     let common = common(cluster, me, clock, identity, me.threads.or_cores(cores))?;
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
+    tls.watch(me, &supervisor);
     let alone = cluster.layer(Layer::Partial).next().is_none();
     let finals = (me.layer == Layer::Final).then(|| start_final(&common, &supervisor, data.path())).transpose()?;
     let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
-    let partial = (me.layer == Layer::Partial || alone).then(|| start_partial(&common, &supervisor, &desk));
+    node::notices::start(cluster, me, &supervisor, clock, &desk);
+    let partial =
+        (me.layer == Layer::Partial || alone).then(|| start_partial(&common, &supervisor, &desk, &tls.link_caller));
     let (partial, (downlinks, watches)) = match partial {
         Some((role, downlinks, watch)) => (Some(role), (downlinks, vec![watch])),
         None => (None, (Vec::new(), Vec::new())),
@@ -123,14 +145,16 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         finals,
         clock,
         desk: Arc::clone(&desk),
+        door: tls.link_door.clone(),
         closed: std::sync::Mutex::default(),
     });
     start_listener(&supervisor, &service, &listener, me.layer);
     let controls = AggregatorControls {
         service: Arc::clone(&service),
         layer: me.layer.as_str(),
-        downlinks,
+        downlinks: downlinks.clone(),
         operator: Operator::new(desk, watches),
+        tls: tls.clone(),
         supervisor: supervisor.clone(),
         telemetry: Telemetry::new(&me.name, me.layer.as_str()),
         clock,
@@ -138,13 +162,13 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     };
     let controls = Arc::new(controls);
     let reporter = Arc::clone(&controls);
-    node::report_own_metrics(cluster, me, &supervisor, move |now| {
+    node::report_own_metrics(cluster, me, (&supervisor, &tls), move |now| {
         reporter.refresh();
         reporter.telemetry.graphite_lines(now)
     });
-    admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
+    node::serve_admin((cluster, &tls), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
-    Ok(Running { service, supervisor, keeper, clock, _data: data })
+    Ok(Running { service, supervisor, keeper, downlinks, clock, _data: data })
 }
 
 fn common<'c>(
@@ -184,6 +208,7 @@ fn start_partial(
     common: &Common<'_>,
     supervisor: &Supervisor,
     desk: &Arc<Desk>,
+    caller: &tls::Caller,
 ) -> (Arc<PartialRole>, Vec<Arc<Downlink>>, Arc<Watch>) {
     let cluster = common.cluster;
     let role = Arc::new(PartialRole::new(partial::Setup {
@@ -218,9 +243,10 @@ fn start_partial(
     let start_link = |(owner, (name, addr)): (usize, &(String, SocketAddr))| {
         let downlink = Arc::new(Downlink::new(Arc::clone(&role), owner, Arc::clone(&watch)));
         let linked = Linked::new(desk, Arc::clone(&downlink) as Arc<dyn link::Dialer>);
-        let (service, addr, peer) = (linked, addr.to_string(), name.clone());
+        let (service, addr, peer, caller) = (linked, addr.to_string(), name.clone(), caller.clone());
         supervisor.spawn_task(format!("partial.link.{name}"), move |worker| {
-            link::dial(worker, addr.clone(), peer.clone(), Arc::clone(&service) as Arc<dyn link::Dialer>)
+            let service = Arc::clone(&service) as Arc<dyn link::Dialer>;
+            link::dial(worker, (addr.clone(), peer.clone()), caller.clone(), service)
         });
         downlink
     };

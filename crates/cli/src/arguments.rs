@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::console;
 use crate::exit;
 use crate::health::Health;
 use crate::node::Node;
@@ -18,6 +19,9 @@ pub(crate) struct Arguments {
     /// Cluster file [default: $SPILLWAY_CONFIG, ./spillway.toml, /etc/spillway/spillway.toml]
     #[arg(long, short, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// File with the token to show to nodes, its first one [default: auth.operate of the cluster file, else auth.read]
+    #[arg(long, global = true, value_name = "FILE", env = "SPILLWAY_TOKEN_FILE", hide_env_values = true)]
+    pub(crate) token_file: Option<PathBuf>,
     /// Answer in JSON on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -35,8 +39,10 @@ pub(crate) enum Command {
     },
     /// What every node says of itself, the abnormal ones first
     Status,
-    /// The cluster on one screen, drawn anew every second, with the hand on replay
+    /// The cluster on one screen, drawn anew every second, with keys for replay, health modes and drains
     Top,
+    /// The cluster as a web page, with orders after a preview; for one operator on this machine
+    Console(console::Options),
     /// The books of every node, and whether they balance
     Ledger,
     /// Who gets traffic from whom and why, and the mode in which that is decided

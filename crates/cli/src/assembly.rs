@@ -214,6 +214,11 @@ fn load_and_run(binary: &str, layers: &[Layer], options: OneNode, screen: &mut S
     }
     if let Some(ip) = options.bind {
         loaded.cluster.nodes.iter_mut().filter(|node| node.name == options.node).for_each(|node| bind(node, ip));
+        // The file was checked with the addresses that it has.
+        let exposed = loaded.cluster.node(&options.node).and_then(|node| loaded.cluster.exposure(node.admin));
+        if let Some(problem) = exposed {
+            return Err(Failure::usage(anyhow!("--bind {ip}: {problem}")));
+        }
     }
     up(loaded, UpOptions { nodes: vec![options.node], json: options.json })
 }

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
 use crate::exit::{Exit, Failure};
+use crate::pass::{self, Shown};
 
 /// For connecting, asking and answering together.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
@@ -51,6 +52,11 @@ impl Fault {
     /// The node does not have what was asked for, and that is no fault of it.
     pub(crate) fn is_not_here(&self) -> bool {
         matches!(self, Fault::Refused { code: 404, .. })
+    }
+
+    /// It does not let us in, or not so far.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Fault::Refused { code: 401 | 403 | 429, .. })
     }
 
     pub(crate) fn is_refusal(&self) -> bool {
@@ -128,6 +134,8 @@ pub(crate) struct Reply {
     pub(crate) body: Bytes,
     /// Where an export goes on.
     pub(crate) next: Option<u64>,
+    /// There is more for who shows a token.
+    is_partial: bool,
 }
 
 impl Reply {
@@ -171,7 +179,7 @@ impl Client {
     /// # Errors
     /// When the node does not answer or says no.
     pub(crate) fn raw(&self, node: &Node, request: Request) -> Result<Reply, Fault> {
-        self.runtime.block_on(ask(node.admin, request))
+        self.runtime.block_on(ask(node, request))
     }
 
     /// # Errors
@@ -195,7 +203,7 @@ impl<'c> Answer<'c, Reply> {
 /// As [`Client::exchange`], for who has other things to do meanwhile.
 pub(crate) async fn exchange_all(requests: Vec<(&Node, Request)>) -> Vec<Answer<'_, Reply>> {
     let nodes: Vec<&Node> = requests.iter().map(|(node, _)| *node).collect();
-    let results = all(requests.into_iter().map(|(node, request)| ask(node.admin, request))).await;
+    let results = all(requests.into_iter().map(|(node, request)| ask(node, request))).await;
     nodes.into_iter().zip(results).map(|(node, result)| Answer { node, result }).collect()
 }
 
@@ -215,16 +223,21 @@ pub(crate) fn exit_of<T>(answers: &[Answer<'_, T>]) -> Exit {
     exit_of_results(answers.iter().map(|answer| answer.result.as_ref().err()))
 }
 
-/// As [`exit_of`]; an item is one node, with its fault if it has one. A refusal wins: something was not done.
+/// As [`exit_of`]; an item is one node, with its fault if it has one. A refusal wins: something was not done; and first of
+/// all that one may not, for then the others say little.
 pub(crate) fn exit_of_results<'a>(faults: impl Iterator<Item = Option<&'a Fault>>) -> Exit {
-    let (mut asked, mut answered, mut refused) = (0usize, 0usize, 0usize);
+    let (mut asked, mut answered, mut refused, mut forbidden) = (0usize, 0usize, 0usize, 0usize);
     for fault in faults {
         asked += 1;
         match fault {
             None => answered += 1,
+            Some(fault) if fault.is_forbidden() => forbidden += 1,
             Some(fault) if fault.is_refusal() && !fault.is_not_here() => refused += 1,
             Some(_) => {}
         }
+    }
+    if forbidden > 0 {
+        return Exit::NoPermission;
     }
     match (answered, refused) {
         (_, 1..) => Exit::Refused,
@@ -245,20 +258,31 @@ pub(crate) fn complaint(node: &str, fault: &Fault) -> String {
     format!("spillway: {node} {verb}: {fault}\n")
 }
 
-async fn ask(address: SocketAddr, request: Request) -> Result<Reply, Fault> {
+async fn ask(node: &Node, request: Request) -> Result<Reply, Fault> {
+    let address = node.admin;
     let (deadline, takes_unwell) = (request.deadline, request.takes_unwell);
-    match tokio::time::timeout(deadline, exchange(address, request)).await {
+    let shown = pass::shown();
+    match tokio::time::timeout(deadline, exchange(node, request, &shown)).await {
+        // Half of it could be taken for all of it.
+        Ok(Ok((_, reply))) if reply.is_partial => {
+            let error = format!("it says its verdict only; {}", shown.hint);
+            Err(Fault::Refused { code: 401, refused: Refused { error, would_lose: None } })
+        }
         Ok(Ok((status, reply))) if status.is_success() => Ok(reply),
         Ok(Ok((StatusCode::SERVICE_UNAVAILABLE, reply))) if takes_unwell => Ok(reply),
-        Ok(Ok((status, reply))) => Err(refusal(status, &reply)),
+        Ok(Ok((status, reply))) => Err(refusal(status, &reply, &shown)),
         Ok(Err(error)) => Err(Fault::Silent(format!("{error:#}"))),
         Err(_) => Err(Fault::Silent(format!("{address}: no answer within {} s", deadline.as_secs()))),
     }
 }
 
-fn refusal(status: StatusCode, reply: &Reply) -> Fault {
+fn refusal(status: StatusCode, reply: &Reply, shown: &Shown) -> Fault {
     // "Not now" is no answer to the question: asked again, it may be another one.
     match reply.decode::<Refused>() {
+        Ok(mut refused) if [401, 403, 429].contains(&status.as_u16()) => {
+            refused.error = format!("{}; {}", refused.error, shown.hint);
+            Fault::Refused { code: status.as_u16(), refused }
+        }
         Ok(refused) if status.is_client_error() => Fault::Refused { code: status.as_u16(), refused },
         Ok(refused) => Fault::Silent(format!("{} answers {status}: {}", reply.from, refused.error)),
         Err(_) => Fault::Silent(format!("{} answers {status}", reply.from)),
@@ -266,8 +290,11 @@ fn refusal(status: StatusCode, reply: &Reply) -> Fault {
 }
 
 /// One request on a connection of its own.
-async fn exchange(address: SocketAddr, request: Request) -> anyhow::Result<(StatusCode, Reply)> {
+async fn exchange(node: &Node, request: Request, shown: &Shown) -> anyhow::Result<(StatusCode, Reply)> {
+    let address = node.admin;
+    let caller = shown.caller.as_ref().map_err(|error| anyhow!("{error}"))?;
     let stream = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
+    let stream = caller.call(stream, &node.name).await.map_err(|failed| anyhow!("{address}: {failed}"))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.with_context(|| format!("greet {address}"))?;
     let mut head =
@@ -276,14 +303,22 @@ async fn exchange(address: SocketAddr, request: Request) -> anyhow::Result<(Stat
         // What is not JSON (an import) is taken whatever it is called.
         head = head.header(header::CONTENT_TYPE, "application/json");
     }
+    if let Some(token) = &shown.token {
+        let value = header::HeaderValue::from_str(&format!("Bearer {}", token.expose()));
+        // Not shown by whatever prints the request.
+        let mut value = value.map_err(|_| anyhow!("{address}: the token does not fit into a header"))?;
+        value.set_sensitive(true);
+        head = head.header(header::AUTHORIZATION, value);
+    }
     let request = head.body(Full::new(request.body)).context("write the request")?;
     let answer = async move {
         let response = sender.send_request(request).await.with_context(|| format!("ask {address}"))?;
         let status = response.status();
+        let is_partial = !status.is_client_error() && response.headers().contains_key(header::WWW_AUTHENTICATE);
         let next = response.headers().get(NEXT).and_then(|next| next.to_str().ok()?.parse().ok());
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow!("{address}: the answer breaks off: {error}"))?.to_bytes();
-        Ok((status, Reply { from: address, body, next }))
+        Ok((status, Reply { from: address, body, next, is_partial }))
     };
     // The connection must be driven while the answer is awaited; when the answer is there it is of no more use.
     tokio::pin!(connection);

@@ -22,6 +22,8 @@ pub enum Exit {
     Unavailable,
     /// A fault of Spillway itself.
     Internal,
+    /// A node did not let us in: no token, a wrong one, or one that may not change anything.
+    NoPermission,
 }
 
 impl Exit {
@@ -34,6 +36,7 @@ impl Exit {
             Exit::Usage => 64,
             Exit::Unavailable => 69,
             Exit::Internal => 70,
+            Exit::NoPermission => 77,
         }
     }
 }
@@ -54,7 +57,8 @@ Exit codes:
   3   refused: it would lose data and --force was not given, or a node said no; nothing was changed there
   64  wrong arguments or a wrong cluster file; every problem is listed, nothing was started
   69  no node answered, or a port is taken
-  70  a fault of Spillway itself";
+  70  a fault of Spillway itself
+  77  a node did not let us in: no token, a wrong one, or one with which one may not change anything";
 
 /// Why a command could not do its work, and how the program ends for it.
 #[derive(Debug)]

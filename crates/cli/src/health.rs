@@ -105,26 +105,16 @@ fn change(
     asked: &ModeArguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let until = asked.lasts.as_deref().map(|text| until(context, text)).transpose()?;
+    let lasts = asked.lasts.as_deref().map(order::lasts).transpose();
+    let lasts = lasts.map_err(|wrong| Failure::usage(anyhow!("--for {wrong}")))?;
     let change = ModeChange {
         layer: asked.which.layer.clone(),
         mode: mode.as_str().to_owned(),
-        until,
+        until: lasts.map(|seconds| order::end(context.now, seconds)),
         dry_run: asked.dry_run,
         by: context.by.clone(),
     };
-    let layers = asked.which.layer.as_deref().map_or("all layers".to_owned(), |layer| format!("layer {layer}"));
-    let lasts = until.map_or(String::new(), |end| format!(" until {}", moment::show(end)));
-    let title = format!("{layers}: {}{lasts}", mode.as_str());
-    let request = Request::put(paths::HEALTH_MODE, &change)?;
-    order::send(context, &Asking { title, request, dry_run: asked.dry_run, drained: None }, screen)
-}
-
-fn until(context: &Context<'_>, text: &str) -> Result<u64, Failure> {
-    let lasts = config::parse_duration(text).filter(|lasts| lasts.as_secs() > 0).ok_or_else(|| {
-        Failure::usage(anyhow!("--for \"{text}\" is no time of a second or more: write 30m, 90s or 1h30m"))
-    })?;
-    Ok(u64::from(context.now.0).saturating_add(lasts.as_secs()))
+    order::send(context, &Asking::mode(&change)?, screen)
 }
 
 /// What is in force on each node; where they differ, each is shown.

@@ -8,6 +8,7 @@ mod arguments;
 pub mod assembly;
 mod client;
 mod cluster_file;
+mod console;
 mod context;
 mod exit;
 mod explain;
@@ -17,6 +18,7 @@ mod manual;
 mod moment;
 mod node;
 mod order;
+mod pass;
 mod progress;
 mod replay;
 mod rollout;
@@ -28,6 +30,7 @@ mod table;
 mod tests;
 mod top;
 pub mod up;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -135,10 +138,14 @@ fn dispatch(
     if !screen.json && !checking && !loaded.warnings.is_empty() {
         cluster_file::tell(&loaded.warnings, screen)?;
     }
+    // A path that is set to nothing is not set, as with $SPILLWAY_CONFIG.
+    let token_file = arguments.token_file.filter(|path| !path.as_os_str().is_empty());
+    let _entered = pass::Pass::of(&loaded.cluster, token_file)?.enter();
     match arguments.command {
         Command::Up { node } => up::run(loaded, &node, screen.json, up),
         Command::Status => status::run(&loaded.cluster, screen),
         Command::Top => top::run(&loaded.cluster, environment.by.clone(), screen),
+        Command::Console(options) => console::run(loaded.cluster, options, &environment.by, screen),
         Command::Ledger => ledger::run(&loaded.cluster, screen),
         Command::Health(command) => {
             health::run(&loaded.cluster, command, environment.now, environment.by.clone(), screen)

@@ -3,14 +3,12 @@
 mod forget;
 mod loss;
 
-use admin_api::NodeChange;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use config::{Cluster, Layer};
+use config::Cluster;
 use engine::time::UnixSeconds;
 
-use crate::client::Request;
-use crate::context::{Context, unknown};
+use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::order::{self, Asking};
 use crate::screen::Screen;
@@ -78,22 +76,16 @@ pub(crate) fn run(
 ) -> Result<Exit, Failure> {
     let context = Context::new(cluster, now, order::who(node.by, by)?)?;
     match node.command {
-        NodeCommand::Drain(one) => change(&context, "drain", &one, screen),
-        NodeCommand::Undrain(one) => change(&context, "undrain", &one, screen),
+        NodeCommand::Drain(one) => change(&context, Asking::drain, &one, screen),
+        NodeCommand::Undrain(one) => change(&context, Asking::undrain, &one, screen),
         NodeCommand::Forget(asked) => forget::run(&context, &asked, screen),
     }
 }
 
-fn change(context: &Context<'_>, what: &str, one: &One, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
-    let nodes = context.nodes(&[Layer::Partial, Layer::Final]);
-    if !nodes.iter().any(|node| node.name == one.name) {
-        let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
-        return Err(Failure::usage(anyhow!(unknown("partial or final node", &one.name, &names))));
-    }
-    let body = NodeChange { dry_run: one.dry_run, by: context.by.clone(), ..NodeChange::default() };
-    // Names have letters, digits, - _ . only.
-    let request = Request::post(&format!("/v1/nodes/{}/{what}", one.name), &body)?.quick();
-    let drained = (what == "drain").then(|| one.name.clone());
-    let title = format!("{what} {}", one.name);
-    order::send(context, &Asking { title, request, dry_run: one.dry_run, drained }, screen)
+/// Makes the order out of the node's name, whether it is a dry run, and who asks.
+type Make = fn(&str, bool, &str) -> anyhow::Result<Asking>;
+
+fn change(context: &Context<'_>, make: Make, one: &One, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+    order::check_node(context.cluster, &one.name).map_err(|wrong| Failure::usage(anyhow!(wrong)))?;
+    order::send(context, &make(&one.name, one.dry_run, &context.by)?, screen)
 }

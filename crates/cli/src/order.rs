@@ -1,16 +1,25 @@
 //! An order to the whole cluster: sent to every node of the cluster file at once, each with a deadline. A node that does
-//! not answer is named; it hears of the order from its peers when it is back.
+//! not answer is named; it hears of the order from its peers when it is back. The commands, `top` and the console send
+//! them from here.
 
-use admin_api::{Ordered, PoolNode};
+mod words;
+
+use std::time::Duration;
+
+use admin_api::{ModeChange, NodeChange, Ordered, paths};
 use anyhow::anyhow;
+use config::{Cluster, Layer};
+use engine::time::UnixSeconds;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::client::{Answer, Request, exit_of, silent};
-use crate::context::Context;
+use crate::client::{Answer, Request, exchange_all, exit_of, silent};
+use crate::context::{Context, unknown};
 use crate::exit::{Exit, Failure};
+use crate::moment;
 use crate::screen::Screen;
 use crate::table::Table;
+pub(crate) use words::{Line, effect, names};
 
 /// What is asked of every node.
 #[derive(Debug)]
@@ -21,6 +30,74 @@ pub(crate) struct Asking {
     pub(crate) dry_run: bool,
     /// The node that is drained: whether it still gets traffic is told.
     pub(crate) drained: Option<String>,
+}
+
+impl Asking {
+    /// A mode for a layer, or for all.
+    ///
+    /// # Errors
+    /// When it cannot be encoded, which is our own fault.
+    pub(crate) fn mode(change: &ModeChange) -> anyhow::Result<Asking> {
+        let layers = change.layer.as_deref().map_or("all layers".to_owned(), |layer| format!("layer {layer}"));
+        let lasts = change.until.map_or(String::new(), |end| format!(" until {}", moment::show(end)));
+        let title = format!("{layers}: {}{lasts}", change.mode);
+        let request = Request::put(paths::HEALTH_MODE, change)?;
+        Ok(Asking { title, request, dry_run: change.dry_run, drained: None })
+    }
+
+    /// Takes a node out of its pool.
+    ///
+    /// # Errors
+    /// As [`Asking::mode`].
+    pub(crate) fn drain(node: &str, dry_run: bool, by: &str) -> anyhow::Result<Asking> {
+        let drained = Some(node.to_owned());
+        Ok(Asking { drained, ..Asking::hand("drain", node, dry_run, by)? })
+    }
+
+    /// Lets a drained node in again.
+    ///
+    /// # Errors
+    /// As [`Asking::mode`].
+    pub(crate) fn undrain(node: &str, dry_run: bool, by: &str) -> anyhow::Result<Asking> {
+        Asking::hand("undrain", node, dry_run, by)
+    }
+
+    fn hand(what: &str, node: &str, dry_run: bool, by: &str) -> anyhow::Result<Asking> {
+        let body = NodeChange { dry_run, by: by.to_owned(), ..NodeChange::default() };
+        // Names have letters, digits, - _ . only.
+        let request = Request::post(&format!("/v1/nodes/{node}/{what}"), &body)?.quick();
+        Ok(Asking { title: format!("{what} {node}"), request, dry_run, drained: None })
+    }
+}
+
+/// Refuses a node that cannot be drained.
+///
+/// # Errors
+/// Says which nodes can.
+pub(crate) fn check_node(cluster: &Cluster, name: &str) -> Result<(), String> {
+    let pooled = cluster.nodes.iter().filter(|node| matches!(node.layer, Layer::Partial | Layer::Final));
+    let names: Vec<&str> = pooled.map(|node| node.name.as_str()).collect();
+    if names.contains(&name) { Ok(()) } else { Err(unknown("partial or final node", name, &names)) }
+}
+
+/// For how many seconds, of what was typed behind `--for`.
+///
+/// # Errors
+/// Says what would be right.
+pub(crate) fn lasts(text: &str) -> Result<u64, String> {
+    let seconds = config::parse_duration(text).as_ref().map(Duration::as_secs).filter(|seconds| *seconds > 0);
+    seconds.ok_or_else(|| format!("\"{text}\" is no time of a second or more: write 30m, 90s or 1h30m"))
+}
+
+/// The second in which something ends that lasts so many.
+pub(crate) fn end(now: UnixSeconds, lasts: u64) -> u64 {
+    u64::from(now.0).saturating_add(lasts)
+}
+
+/// Sends it to every node at once.
+pub(crate) async fn to_all<'c>(cluster: &'c Cluster, asking: &Asking) -> Vec<Answer<'c, Ordered>> {
+    let requests = cluster.nodes.iter().map(|node| (node, asking.request.clone()));
+    exchange_all(requests.collect()).await.into_iter().map(Answer::decoded).collect()
 }
 
 /// One node that did not do it, for programs.
@@ -57,8 +134,7 @@ pub(crate) fn failures<'a, T>(answers: &'a [Answer<'_, T>]) -> Vec<Failed<'a>> {
 /// # Errors
 /// When nothing can be printed; a node that does not answer is no error but an [`Exit`].
 pub(crate) fn send(context: &Context<'_>, asking: &Asking, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
-    let requests = context.cluster.nodes.iter().map(|node| (node, asking.request.clone()));
-    let answers: Vec<Answer<'_, Ordered>> = context.client.all(requests.collect());
+    let answers = context.client.drive(to_all(context.cluster, asking));
     if screen.json {
         let nodes: Vec<&Ordered> = answers.iter().filter_map(|answer| answer.result.as_ref().ok()).collect();
         screen.json(&json!({ "dry_run": asking.dry_run, "nodes": nodes, "failed": failures(&answers) }))?;
@@ -80,7 +156,7 @@ fn render(asking: &Asking, answers: &[Answer<'_, Ordered>], screen: &Screen<'_>)
     rows.sort_by_key(|(rank, _)| *rank);
     rows.into_iter().for_each(|(_, cells)| table.row(cells));
     out.push_str(&table.render());
-    for line in still(asking, answers) {
+    for line in words::still(asking, answers) {
         out.push_str(&screen.alarm(&line));
         out.push('\n');
     }
@@ -108,16 +184,4 @@ fn row(asking: &Asking, answer: &Answer<'_, Ordered>) -> (u8, [String; 5]) {
             (rank, [node, word.to_owned(), was.join(", "), ordered.gain.join(" "), ordered.lose.join(" ")])
         }
     }
-}
-
-/// A drained node that the floor keeps in.
-fn still(asking: &Asking, answers: &[Answer<'_, Ordered>]) -> Vec<String> {
-    let Some(drained) = &asking.drained else { return Vec::new() };
-    let said = answers.iter().filter_map(|answer| answer.result.as_ref().ok());
-    let kept = said.flat_map(|ordered| {
-        let nodes = ordered.pools.iter().flat_map(|pool| &pool.nodes);
-        let kept = move |node: &&PoolNode| node.node == *drained && node.eligible;
-        nodes.filter(kept).map(|node| format!("{drained} still gets traffic from {}: it {}", ordered.node, node.why))
-    });
-    kept.collect()
 }

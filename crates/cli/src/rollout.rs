@@ -67,7 +67,13 @@ pub(crate) fn run(
     let spills = answers.split_off(cluster.nodes.len()).into_iter().map(Answer::decoded).collect::<Vec<_>>();
     let answers: Vec<Answer<'_, Health>> = answers.into_iter().map(Answer::decoded).collect();
     let known = Known { health: by_name(&answers), spills: by_name(&spills) };
-    let judgement = judge(cluster, target, &known);
+    let exit = exit_of(&answers);
+    let judgement = if exit == Exit::NoPermission {
+        // A node that does not let us in is not one that is dead.
+        Judgement { safe: false, reasons: vec!["nodes did not let us look at them".to_owned()] }
+    } else {
+        judge(cluster, target, &known)
+    };
     if screen.json {
         screen.json(&json!({ "node": name, "safe": judgement.safe, "reasons": judgement.reasons }))?;
     } else {
@@ -77,9 +83,9 @@ pub(crate) fn run(
         screen.text(&format!("restarting {name}: {word}\n{reasons}"))?;
         screen.note(&silent(&answers))?;
     }
-    Ok(if exit_of(&answers) == Exit::Unavailable {
+    Ok(if [Exit::Unavailable, Exit::NoPermission].contains(&exit) {
         // Nobody says anything: that is no ground to restart one after the other.
-        Exit::Unavailable
+        exit
     } else if judgement.safe {
         Exit::Ok
     } else {
@@ -102,6 +108,9 @@ fn judge(cluster: &Cluster, target: &Node, known: &Known) -> Judgement {
             return safe(format!("it is degraded ({}): a restart can only help", words(verdict).1));
         }
         Some(Verdict::Starting | Verdict::Ready | Verdict::Overloaded { .. } | Verdict::Draining) => {}
+    }
+    if nobody_sends_to(target, known) {
+        return safe("it is drained and nobody sends to it: a restart takes nothing from anybody".to_owned());
     }
     let mut against = not_ready_beside(cluster, target, known);
     against.extend(match target.layer {
@@ -128,6 +137,14 @@ fn judge(cluster: &Cluster, target: &Node, known: &Known) -> Judgement {
         }
         .to_owned(),
     )
+}
+
+/// It is out of the pool of everybody who could send to it, by an operator's order: whatever is the matter beside it, its
+/// absence is no news. (On 24 June 2019 the one with high queues was taken out first, and then mended.)
+fn nobody_sends_to(target: &Node, known: &Known) -> bool {
+    let pools = known.health.values().flat_map(|health| &health.pools);
+    let mut seen = pools.flat_map(|pool| &pool.nodes).filter(|node| node.node == target.name).peekable();
+    seen.peek().is_some() && seen.all(|node| !node.eligible && node.standing == "drained")
 }
 
 /// One at a time: another node of the layer that is not there should be back first.
@@ -260,6 +277,27 @@ mod tests {
         check(&three, &known, "partial-1", true, "worker partial.shard.0, 5 restarts");
         known.health.remove("final-1");
         check(&three, &known, "final-1", true, "does not answer");
+    }
+
+    #[test]
+    fn a_drained_node_may_be_restarted_beside_sick_ones_as_soon_as_nobody_sends_to_it() {
+        let three = cluster(3);
+        let mut known = calm(&three);
+        let sick = Verdict::Degraded { worker: "partial.link.final-1".into(), restarts: 5, error: "panic: x".into() };
+        known.health.get_mut("partial-1").expect("known").verdict = sick;
+        check(&three, &known, "partial-3", false, "partial-1 of the same layer is degraded");
+        let drained = |standing: &str, eligible| {
+            let mut pool = pool(&[("partial-1", true), ("partial-2", true), ("partial-3", eligible)], 2);
+            pool.nodes.get_mut(2).expect("three").standing = standing.to_owned();
+            vec![pool]
+        };
+        known.health.get_mut("relay-1").expect("known").pools = drained("drained", false);
+        check(&three, &known, "partial-3", true, "nobody sends to it");
+        // The floor keeps it in, or it is out by evidence that may pass.
+        for (standing, eligible) in [("floor", true), ("unproven", false)] {
+            known.health.get_mut("relay-1").expect("known").pools = drained(standing, eligible);
+            check(&three, &known, "partial-3", false, "one at a time");
+        }
     }
 
     #[test]

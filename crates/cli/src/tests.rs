@@ -1,3 +1,5 @@
+mod access;
+mod console;
 mod explain;
 mod fake_node;
 mod health;

@@ -1,11 +1,9 @@
-//! `spillway top`: the cluster on one screen, drawn anew every second, with the operator's hand on replay.
+//! `spillway top`: the cluster on one screen, drawn anew every second, with the operator's hand on replay, modes and drains.
 //!
-//! [`model`] turns answers of nodes into rates, [`dialogue`] turns keys into orders, [`view`] draws; none of them waits for
-//! anything. The loop here asks all nodes once a second, and a node that does not answer delays neither keys nor drawing.
+//! [`crate::watch`] turns answers of nodes into rates, [`dialogue`] turns keys into orders, [`view`] draws; none of them waits
+//! for anything. The loop here asks all nodes once a second, and a node that does not answer delays neither keys nor drawing.
 
 mod dialogue;
-mod model;
-mod order;
 mod terminal;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,9 @@ use engine::rate::RATE_MAX;
 use engine::route::{RouteSpec, StoreSpec};
 use engine::rule::RuleSpec;
 
+use crate::auth::{self, Auth};
+use crate::tls::Tls;
+
 /// All of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
@@ -28,12 +31,26 @@ pub struct Cluster {
     pub output: Output,
     pub supervise: Supervise,
     pub telemetry: Telemetry,
+    pub auth: Auth,
+    pub tls: Tls,
+    /// Who is told what happened; empty: nobody.
+    pub notify: Vec<crate::notify::Notify>,
 }
 
 impl Cluster {
     /// The nodes of one layer, in the order of the file.
     pub fn layer(&self, layer: Layer) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(move |node| node.layer == layer)
+    }
+
+    /// Whether the admin API is for those only who show a token or a certificate.
+    pub fn is_guarded(&self) -> bool {
+        auth::is_guarded(&self.auth, &self.tls)
+    }
+
+    /// Why no admin API may listen at `address`, which is another one than the file says; `None` if it may.
+    pub fn exposure(&self, address: SocketAddr) -> Option<String> {
+        auth::exposure(&self.auth, &self.tls, address).map(|(message, help)| format!("{message}: {help}"))
     }
 
     /// The node of that name.

@@ -117,6 +117,12 @@ impl<'t> Document<'t> {
         self.found.borrow().problems.iter().any(|problem| problem.severity == Severity::Error)
     }
 
+    /// Whether anything found so far is wrong with this very key.
+    pub(crate) fn has_error_at(&self, key: &str) -> bool {
+        let found = self.found.borrow();
+        found.problems.iter().any(|problem| problem.severity == Severity::Error && problem.key == key)
+    }
+
     /// Whether anything found so far is wrong with a key of the table at `path`.
     pub(crate) fn has_errors_in(&self, path: &str) -> bool {
         let inside = |key: &str| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));

@@ -4,11 +4,13 @@
 //! It reads no file and knows no environment. It never panics, whatever the text. A tree that comes out holds only
 //! values in their ranges, names that exist, addresses that do not collide, and rules and routes that compile.
 
+mod auth;
 mod cluster;
 mod compile;
 mod cross;
 mod document;
 mod nodes;
+mod notify;
 mod problem;
 mod quantity;
 mod rules;
@@ -19,15 +21,19 @@ mod stores;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tls;
 
+pub use auth::{Auth, MetricsAccess};
 pub use cluster::{
     Cluster, Final, Health, HealthMode, Layer, Node, Output, OwnMetrics, PointsPerSecond, Receive, Replay, ReplayStart,
     Sending, Spill, SpillSync, Supervise, Telemetry, Threads,
 };
+pub use notify::{HookUrl, Notify};
 pub use problem::{Problem, Problems, Severity};
 pub use quantity::parse_duration;
 pub use show::Value;
 pub use suggest::nearest;
+pub use tls::{PathTemplate, Tls, TlsMode};
 
 use engine::route::RouteSpec;
 use engine::rule::RuleSpec;
@@ -98,10 +104,16 @@ fn walk<'t>(document: &Document<'t>, table: &DeTable<'t>) -> Option<Cluster> {
     let output = sections::output(root.table("output"));
     let supervise = sections::supervise(root.table("supervise"));
     let (mut telemetry, own_metrics) = sections::telemetry(root.table("telemetry"));
+    let auth = auth::read(root.table("auth"));
+    let tls = tls::read(document, root.table("tls"));
     telemetry.graphite = cross::own_metrics(document, own_metrics, &stores);
+    let endpoints: Vec<_> = root.list("notify").into_iter().map(|section| notify::read(document, section)).collect();
+    notify::check_names(document, &endpoints);
     root.finish();
 
     nodes::check_claims(document, &nodes);
+    tls::check_names(document, &tls, nodes.iter().filter_map(|node| node.name.as_deref()));
+    auth::check(document, &auth, &tls, nodes.iter().filter_map(nodes::NodeDraft::admin));
     stores::check_names(document, &stores);
     nodes::check_layers(document, &nodes, cross::needs_final(&routes, &rules));
     cross::check_usage(document, &stores, &routes, &rules);
@@ -130,6 +142,10 @@ fn walk<'t>(document: &Document<'t>, table: &DeTable<'t>) -> Option<Cluster> {
         output,
         supervise,
         telemetry,
+        auth,
+        tls,
+        // One that is incomplete was reported.
+        notify: endpoints.into_iter().filter_map(|(_, endpoint)| endpoint).collect(),
     };
     cross::check_times_and_sizes(document, &cluster, &rule_paths);
     complete.then_some(cluster)

@@ -40,6 +40,11 @@ impl NodeDraft {
         })
     }
 
+    /// The admin address with its key.
+    pub(crate) fn admin(&self) -> Option<(String, SocketAddr)> {
+        self.admin.map(|address| (format!("{}.admin", self.path), address))
+    }
+
     fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
         [("graphite", self.graphite), ("link", self.link), ("admin", self.admin)]
             .into_iter()

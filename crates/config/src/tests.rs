@@ -45,6 +45,8 @@ fn the_reference_says_what_is_the_default_anyway() {
     assert_eq!((&small.receive, &reference.receive), (&Receive::default(), &Receive::default()));
     assert_eq!((&small.output, &reference.output), (&Output::default(), &Output::default()));
     assert_eq!((&small.supervise, &reference.supervise), (&Supervise::default(), &Supervise::default()));
+    assert_eq!((&small.auth, &reference.auth), (&Auth::default(), &Auth::default()));
+    assert_eq!((&small.tls, &reference.tls), (&Tls::default(), &Tls::default()));
     assert_eq!((&small.telemetry, &reference.telemetry), (&Telemetry::default(), &Telemetry::default()));
 }
 
@@ -130,6 +132,83 @@ fn a_spill_that_hardly_works_as_meant_is_a_warning() {
     }
     assert_eq!(warnings("[spill]\nquota = \"513MiB\"\nsync = \"3s\"\n"), "");
     assert_eq!(warnings("[spill]\nsync = \"always\"\n"), "");
+}
+
+#[test]
+fn an_admin_api_beyond_loopback_needs_tokens_or_certificates_or_a_word_that_it_is_meant() {
+    let files = "[tls]\ncertificate = \"c\"\nkey = \"k\"\nauthority = \"a\"\n";
+    let cases = [
+        ("127.0.0.1", "", true),
+        ("127.8.0.1", "", true),
+        ("[::1]:8641", "", true),
+        ("[::ffff:127.0.0.1]:8641", "", true),
+        ("0.0.0.0", "", false),
+        ("[::]:8641", "", false),
+        ("10.0.0.1", "", false),
+        ("10.0.0.1", "[auth]\noperate = \"tokens/operate\"", true),
+        ("10.0.0.1", "[auth]\nread = \"tokens/read\"", true),
+        ("10.0.0.1", "[auth]\nread = \"\"", false),
+        ("10.0.0.1", "[auth]\nopen = true", true),
+        ("10.0.0.1", &format!("{files}admin = \"mutual\""), true),
+        // The server shows who it is, not who asks.
+        ("10.0.0.1", &format!("{files}admin = \"on\""), false),
+    ];
+    for (admin, rest, fits) in cases {
+        let text = REQUIRED_ONLY.replace("admin = \"127.0.0.1\"", &format!("admin = \"{admin}\"")) + rest;
+        match load("auth.toml", &text) {
+            Ok(_) => assert!(fits, "{admin} {rest}"),
+            Err(problems) => {
+                let said = problems.plain();
+                assert!(!fits && said.lines().count() == 1, "{admin} {rest}: {said}");
+                for word in ["node[1].admin", "could change this node", "`[auth]`", "tls.admin", "auth.open = true"] {
+                    assert!(said.contains(word), "{word}: {said}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_that_contradict_themselves_are_problems() {
+    let said = |auth: &str| match load("auth.toml", &format!("{REQUIRED_ONLY}[auth]\n{auth}")) {
+        Ok(loaded) => loaded.warnings.plain(),
+        Err(problems) => problems.plain(),
+    };
+    assert!(said("operate = \"a\"\nopen = true").contains("auth.open: there are tokens"));
+    assert!(said("metrics = \"token\"").contains("auth.metrics: no token is there"));
+    assert!(said("read = \"a\"\noperate = \"a\"").contains("auth.read: the same file as auth.operate"));
+    assert!(said("read = \"a\"").contains("warning: auth.read: nobody may change anything"));
+    assert!(said("operate = \"a\"\nmetrics = \"tokens\"").contains("did you mean \"token\"?"));
+    assert_eq!(said("read = \"a\"\noperate = \"b\"\nmetrics = \"token\""), "");
+}
+
+#[test]
+fn what_tls_needs_must_be_there_and_is_named_after_the_node() {
+    let with = |tls: &str| format!("{REQUIRED_ONLY}[tls]\n{tls}");
+    let files = "certificate = \"tls/{node}.pem\"\nkey = \"/k\"\n";
+    let tls = good("tls.toml", &with(&format!("{files}graphite = \"on\""))).cluster.tls;
+    assert!(tls.is_on() && !tls.links.is_on());
+    let paths = [&tls.certificate, &tls.key].map(|path| path.as_ref().map(|path| path.of("relay-1")));
+    assert_eq!(paths, [Some("tls/relay-1.pem".into()), Some("/k".into())]);
+    // Whoever dials a link or asks the admin API checks what it is shown.
+    for word in ["links = \"on\"", "admin = \"on\"", "graphite = \"mutual\""] {
+        let problems = load("tls.toml", &with(&format!("{files}{word}"))).expect_err(word).plain();
+        assert!(problems.contains("needs `authority`") && problems.lines().count() == 1, "{problems}");
+    }
+}
+
+#[test]
+fn a_node_that_no_certificate_can_name_is_a_problem_only_where_names_are_checked() {
+    for (name, fits) in
+        [("relay-1", true), ("a_b.c", true), ("r.1", false), ("a..b", false), ("a-", false), ("7", false)]
+    {
+        let files = "certificate = \"c\"\nkey = \"k\"\nauthority = \"a\"\n";
+        let text = |mode: &str| {
+            REQUIRED_ONLY.replace("name = \"r\"", &format!("name = \"{name}\"")) + &format!("[tls]\n{files}{mode}")
+        };
+        assert_eq!(load("tls.toml", &text("links = \"mutual\"")).is_ok(), fits, "{name}");
+        good("tls.toml", &text("graphite = \"mutual\""));
+    }
 }
 
 /// Each `tests/bad/NAME.toml` beside `NAME.txt`, which holds both renderings. `SPILLWAY_BLESS=1` writes them anew.

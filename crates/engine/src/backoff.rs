@@ -21,6 +21,7 @@ const GAP: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Backoff {
     base: Duration,
+    cap: Duration,
     attempts: u32,
     /// First and latest acknowledgement of the stretch of progress that goes on.
     progress: Option<(Mono, Mono)>,
@@ -34,7 +35,12 @@ impl Backoff {
 
     /// The same with another first wait.
     pub fn from(base: Duration) -> Backoff {
-        Backoff { base, attempts: 0, progress: None }
+        Backoff::within(base, CAP)
+    }
+
+    /// The same with another first and another longest wait.
+    pub fn within(base: Duration, cap: Duration) -> Backoff {
+        Backoff { base, cap, attempts: 0, progress: None }
     }
 
     /// Forgets the failures: the peer has proved itself in another way, such as by a receipt.
@@ -50,7 +56,7 @@ impl Backoff {
         let ceiling = self.ceiling();
         self.attempts = self.attempts.saturating_add(1);
         let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
-        // Scales without the bias of a remainder; below 5 s the product's upper half fits.
+        // Scales without the bias of a remainder; the product's upper half fits.
         let scaled = (u128::from(random) * (u128::from(nanos) + 1)) >> 64;
         Duration::from_nanos(u64::try_from(scaled).unwrap_or(nanos))
     }
@@ -74,7 +80,7 @@ impl Backoff {
 
     /// The longest the next wait can be.
     fn ceiling(&self) -> Duration {
-        self.base.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(CAP)
+        self.base.saturating_mul(1_u32.checked_shl(self.attempts).unwrap_or(u32::MAX)).min(self.cap)
     }
 }
 

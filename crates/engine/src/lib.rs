@@ -3,9 +3,10 @@
 //! Nothing in this crate reads a clock, a socket, a file or OS randomness, and nothing here logs: time and seeds come
 //! in as arguments, effects go out as values. So the same code runs in the binaries and under a simulator.
 //!
-//! Inside the crate the order is: `mutants time pattern tags line series ring sketch rate` < `partial rule deltas window route batch
-//! verdict wire ivset` < `fold watermarks pool restart backoff recv pace spill health control` < the machines
-//! `relay`, `partial_node`, `store_link`, `final_node`, `replay`. A module uses what stands left of it, never right.
+//! Inside the crate the order is: `mutants time pattern tags line series ring sketch rate` < `partial rule deltas
+//! window route batch verdict wire ivset` < `fold watermarks pool restart backoff recv pace throttle spill health
+//! control notify` < the machines `relay`, `partial_node`, `store_link`, `final_node`, `replay`. A module uses what
+//! stands left of it, never right.
 
 #[macro_use]
 mod mutants;
@@ -22,6 +23,7 @@ pub mod fold;
 pub mod health;
 pub mod ivset;
 pub mod line;
+pub mod notify;
 pub mod pace;
 pub mod partial;
 pub mod partial_node;
@@ -40,6 +42,7 @@ pub mod sketch;
 pub mod spill;
 pub mod store_link;
 pub mod tags;
+pub mod throttle;
 pub mod time;
 pub mod verdict;
 pub mod watermarks;

@@ -4,8 +4,12 @@
 //! says. An outcome ends at most the one connection it belongs to; a listener never ends by an outcome. A bad line is
 //! no outcome: it is counted by the line parser, and the connection goes on.
 
+mod handshake;
+
 use std::io::ErrorKind;
 use std::time::Duration;
+
+pub use handshake::{HandshakeFault, begins_tls, may_begin_tls};
 
 /// How long a listener rests when the process or the machine has no file left: long enough for some to be closed, short
 /// enough for a client's first retry.
@@ -51,6 +55,8 @@ pub enum ReadOutcome {
     BrokenPipe,
     /// No memory for the read.
     NoMemory,
+    /// TLS failed, or came where none is spoken.
+    Tls(HandshakeFault),
     /// Anything else; the kind is kept for the log.
     Other(ErrorKind),
 }
@@ -98,6 +104,7 @@ impl ReadOutcome {
             ReadOutcome::SlowLine { .. } => Disposition::Close { reason: CloseReason::TimeoutLine },
             ReadOutcome::BrokenPipe => Disposition::Close { reason: CloseReason::BrokenPipe },
             ReadOutcome::NoMemory => Disposition::Close { reason: CloseReason::NoMemory },
+            ReadOutcome::Tls(fault) => Disposition::Close { reason: CloseReason::Tls(fault) },
             ReadOutcome::Other(_) => Disposition::Close { reason: CloseReason::Io },
         }
     }
@@ -220,11 +227,13 @@ pub enum CloseReason {
     BadFrame,
     /// The node stops.
     Shutdown,
+    /// TLS failed, or came where none is spoken.
+    Tls(HandshakeFault),
 }
 
 impl CloseReason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [CloseReason; 12] = [
+    pub const ALL: [CloseReason; 12 + HandshakeFault::ALL.len()] = with_faults([
         CloseReason::Eof,
         CloseReason::EofInLine,
         CloseReason::Reset,
@@ -237,7 +246,7 @@ impl CloseReason {
         CloseReason::TooManyConnections,
         CloseReason::BadFrame,
         CloseReason::Shutdown,
-    ];
+    ]);
 
     /// The word for logs and labels.
     pub const fn as_str(self) -> &'static str {
@@ -254,8 +263,20 @@ impl CloseReason {
             CloseReason::TooManyConnections => "too_many_connections",
             CloseReason::BadFrame => "bad_frame",
             CloseReason::Shutdown => "shutdown",
+            CloseReason::Tls(fault) => fault.as_str(),
         }
     }
+}
+
+/// `reasons` and behind them every fault of TLS.
+const fn with_faults<const N: usize, const M: usize>(reasons: [CloseReason; N]) -> [CloseReason; M] {
+    let mut all = [CloseReason::Shutdown; M];
+    let mut index = 0;
+    while index < M {
+        all[index] = if index < N { reasons[index] } else { CloseReason::Tls(HandshakeFault::ALL[index - N]) };
+        index += 1;
+    }
+    all
 }
 
 #[cfg(test)]

@@ -87,6 +87,8 @@ pub struct Windows {
     lost: BTreeSet<BlockId>,
     /// Blocks that differ from their snapshot.
     changed: BTreeSet<BlockId>,
+    /// Blocks whose damaged snapshot is to be taken out of the store, or they would be lost again at every start.
+    gone: BTreeSet<BlockId>,
     names: Names,
     sealed_before: UnixSeconds,
     corrections: u64,
@@ -102,6 +104,7 @@ impl Windows {
             wanted: BTreeSet::new(),
             lost: BTreeSet::new(),
             changed: BTreeSet::new(),
+            gone: BTreeSet::new(),
             names: Names::default(),
             sealed_before,
             corrections: 0,
@@ -163,13 +166,19 @@ impl Windows {
         self.wanted = self.wanted.split_off(&first_kept);
         self.lost = self.lost.split_off(&first_kept);
         self.changed = self.changed.split_off(&first_kept);
+        self.gone = self.gone.split_off(&first_kept);
         sealed.blocks.sort_unstable();
         sealed
     }
 
-    /// Whether any block changed since [`Windows::take_changed`].
+    /// Whether any block changed since [`Windows::take_changed`], or was lost since [`Windows::take_gone`].
     pub fn has_changed(&self) -> bool {
-        !self.changed.is_empty()
+        !self.changed.is_empty() || !self.gone.is_empty()
+    }
+
+    /// Blocks that were lost since the last call, for a checkpoint to take out of the store. In order.
+    pub fn take_gone(&mut self) -> Vec<BlockId> {
+        std::mem::take(&mut self.gone).into_iter().collect()
     }
 
     /// Blocks that changed since the last call, for a checkpoint to encode. In order.
@@ -214,6 +223,12 @@ impl Windows {
         self.blocks.get(&id).map(|block| block.as_of).or_else(absent).unwrap_or(0)
     }
 
+    /// The highest [`Windows::as_of`] of all blocks.
+    pub fn newest_record(&self) -> u64 {
+        let live = self.blocks.values().map(|block| block.as_of);
+        live.chain(self.absent.values().map(|rest| rest.as_of)).max().unwrap_or(0)
+    }
+
     /// Keys of a block, in memory or not; 0 if there is none.
     pub fn keys(&self, id: BlockId) -> u32 {
         self.blocks.get(&id).map(Block::keys).or_else(|| self.absent.get(&id).map(|rest| rest.keys)).unwrap_or(0)
@@ -246,6 +261,7 @@ impl Windows {
     /// Says that the snapshot of an absent block cannot be read. Returns the points in it; zero if it is not absent.
     pub fn lose(&mut self, id: BlockId) -> u64 {
         let Some(rest) = self.absent.remove(&id) else { return 0 };
+        self.gone.insert(id);
         self.pending.remove(&id);
         self.wanted.remove(&id);
         if rest.emitted {

@@ -7,12 +7,13 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use engine::recv::{HandshakeFault, begins_tls};
 use engine::time::Mono;
 use engine::wire::{self, Frame, FrameError, Hello};
 use runtime::Clock;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tls::{Door, Failed, Stream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
 /// How often each side proves that it lives.
@@ -22,6 +23,8 @@ pub const PING_EVERY: Duration = Duration::from_secs(1);
 pub const DEAD_AFTER: Duration = Duration::from_millis(4_500);
 /// How long a greeting may take.
 const HELLO_WITHIN: Duration = Duration::from_secs(2);
+/// How long an encrypted connection may take to say that it ends.
+const CLOSE_WITHIN: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(250);
 const READ_CHUNK: usize = 256 << 10;
 /// Written in one system call at the most.
@@ -35,7 +38,9 @@ pub enum Ended {
     #[error("not a frame: {0}")]
     Frame(#[from] FrameError),
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    #[error("{0}")]
+    Tls(#[from] Failed),
     #[error("no answer to a ping for {0:?}")]
     Silent(Duration),
     #[error("no greeting within {0:?}")]
@@ -55,11 +60,23 @@ impl Ended {
             Ended::Closed => "closed",
             Ended::Frame(error) => error.as_str(),
             Ended::Io(_) => "io",
+            Ended::Tls(failed) => failed.fault.as_str(),
             Ended::Silent(_) => "silent",
             Ended::NoHello(_) => "no_hello",
             Ended::Refused(_) => "refused",
             Ended::Unexpected(_) => "unexpected_frame",
             Ended::Stopping => "stopping",
+        }
+    }
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Ended {
+        match Failed::of_tls(&error) {
+            Some(failed) => Ended::Tls(failed),
+            // An encrypted stream that ends without saying so. Frames have lengths, so nothing is taken for whole that is not.
+            None if error.kind() == io::ErrorKind::UnexpectedEof => Ended::Closed,
+            None => Ended::Io(error),
         }
     }
 }
@@ -119,8 +136,35 @@ pub trait Handler: Send + Sync {
 }
 
 /// Runs a connection that has been greeted until it ends.
-pub async fn run(stream: TcpStream, early: BytesMut, handler: &dyn Handler, clock: Clock) -> Ended {
-    let (reader, writer) = stream.into_split();
+pub async fn run(stream: Stream, early: BytesMut, handler: &dyn Handler, clock: Clock) -> Ended {
+    match stream {
+        Stream::Plain(stream) => {
+            let (mut reader, mut writer) = stream.into_split();
+            drive(&mut reader, &mut writer, early, handler, clock).await
+        }
+        // Boxed: a plain connection must not pay for its size.
+        Stream::Tls(stream) => Box::pin(run_tls(stream, early, handler, clock)).await,
+    }
+}
+
+async fn run_tls(stream: Box<tls::Encrypted>, early: BytesMut, handler: &dyn Handler, clock: Clock) -> Ended {
+    let (mut reader, mut writer) = tokio::io::split(*stream);
+    let ended = drive(&mut reader, &mut writer, early, handler, clock).await;
+    // A courtesy: the peer takes an end without it just as well.
+    if let Err(elapsed) = tokio::time::timeout(CLOSE_WITHIN, writer.shutdown()).await {
+        tracing::trace!(%elapsed, "the end of a link was not said");
+    }
+    ended
+}
+
+/// The same for both, each compiled for itself.
+async fn drive(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    early: BytesMut,
+    handler: &dyn Handler,
+    clock: Clock,
+) -> Ended {
     let alive = Mutex::new(clock.now());
     let reading = read_frames(reader, early, handler, &alive, clock);
     let writing = write_frames(writer, handler, clock);
@@ -134,7 +178,7 @@ pub async fn run(stream: TcpStream, early: BytesMut, handler: &dyn Handler, cloc
 }
 
 async fn read_frames(
-    mut reader: OwnedReadHalf,
+    reader: &mut (impl AsyncRead + Unpin),
     mut buffer: BytesMut,
     handler: &dyn Handler,
     alive: &Mutex<Mono>,
@@ -163,7 +207,7 @@ async fn read_frames(
     }
 }
 
-async fn write_frames(mut writer: OwnedWriteHalf, handler: &dyn Handler, clock: Clock) -> Ended {
+async fn write_frames(writer: &mut (impl AsyncWrite + Unpin), handler: &dyn Handler, clock: Clock) -> Ended {
     let mut pinged = clock.now();
     let mut echo = 0u64;
     loop {
@@ -180,14 +224,14 @@ async fn write_frames(mut writer: OwnedWriteHalf, handler: &dyn Handler, clock: 
             if tokio::time::timeout(wait, handler.wake().notified()).await.is_err() {
                 continue;
             }
-        } else if let Err(error) = write_all(&mut writer, &mut out.parts).await {
+        } else if let Err(error) = write_all(writer, &mut out.parts).await {
             return error.into();
         }
     }
 }
 
-/// Writes every part in few system calls.
-async fn write_all(writer: &mut OwnedWriteHalf, parts: &mut [Bytes]) -> io::Result<()> {
+/// Writes every part in few system calls, and what an encrypted stream has kept of it.
+async fn write_all(writer: &mut (impl AsyncWrite + Unpin), parts: &mut [Bytes]) -> io::Result<()> {
     let mut first = 0;
     while first < parts.len() {
         let slices: Vec<IoSlice<'_>> = parts[first..].iter().take(SLICES_MAX).map(|part| IoSlice::new(part)).collect();
@@ -205,7 +249,7 @@ async fn write_all(writer: &mut OwnedWriteHalf, parts: &mut [Bytes]) -> io::Resu
             first += 1;
         }
     }
-    Ok(())
+    writer.flush().await
 }
 
 async fn watch(handler: &dyn Handler, alive: &Mutex<Mono>, clock: Clock) -> Ended {
@@ -219,24 +263,45 @@ async fn watch(handler: &dyn Handler, alive: &Mutex<Mono>, clock: Clock) -> Ende
     }
 }
 
-/// Reads the greeting of a connection that was accepted; what came behind it is given back, too.
+/// A connection that was accepted and has greeted.
+#[derive(Debug)]
+pub struct Greeted {
+    pub stream: Stream,
+    pub hello: Hello,
+    /// What came behind the greeting.
+    pub early: BytesMut,
+}
+
+/// Makes a connection that was accepted ready and reads its greeting.
 ///
 /// # Errors
-/// When no greeting comes in time, or something else does.
-pub(crate) async fn accept(stream: &mut TcpStream) -> Result<(Hello, BytesMut), Ended> {
-    let mut buffer = BytesMut::new();
-    let Frame::Hello(hello) = first_frame(stream, &mut buffer).await? else {
+/// When no greeting comes in time, something else does, or the greeting is not that of the certificate's owner.
+pub(crate) async fn accept(stream: TcpStream, door: &Door) -> Result<Greeted, Ended> {
+    let mut refusal = Vec::new();
+    wire::encode(&Frame::Refuse(wire::RefuseReason::Tls), &mut refusal);
+    let mut stream = door.open_or(stream, &refusal).await?;
+    let mut early = BytesMut::new();
+    let Frame::Hello(hello) = first_frame(&mut stream, &mut early).await? else {
         return Err(Ended::Unexpected("the first frame of a link must be a greeting"));
     };
-    Ok((hello, buffer))
+    if door.is_mutual() && !stream.peer_is(&hello.node) {
+        let detail = format!("it greets as {}, its certificate is for {}", hello.node, stream.peer_names().join(", "));
+        send(&mut stream, &Frame::Refuse(wire::RefuseReason::Certificate)).await?;
+        return Err(Ended::Tls(Failed { fault: HandshakeFault::WrongName, detail }));
+    }
+    Ok(Greeted { stream, hello, early })
 }
 
 /// Reads one frame within the time that a greeting may take.
-pub(crate) async fn first_frame(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<Frame, Ended> {
+pub(crate) async fn first_frame(stream: &mut Stream, buffer: &mut BytesMut) -> Result<Frame, Ended> {
     let read = async {
         loop {
-            if let Some(raw) = wire::next_raw(buffer)? {
-                return Ok(wire::decode(raw)?);
+            match wire::next_raw(buffer) {
+                Ok(Some(raw)) => return Ok(wire::decode(raw)?),
+                // No greeting is so long that its length would look like this.
+                _ if begins_tls(buffer) => return Err(Failed::of(HandshakeFault::Unexpected).into()),
+                Ok(None) => {}
+                Err(error) => return Err(error.into()),
             }
             if stream.read_buf(buffer).await? == 0 {
                 return Err(Ended::Closed);
@@ -250,11 +315,12 @@ pub(crate) async fn first_frame(stream: &mut TcpStream, buffer: &mut BytesMut) -
 ///
 /// # Errors
 /// When the socket fails.
-pub async fn send(stream: &mut TcpStream, frame: &Frame) -> Result<(), Ended> {
+pub async fn send(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> Result<(), Ended> {
     let mut bytes = Vec::new();
     wire::encode(frame, &mut bytes);
-    tokio::time::timeout(HELLO_WITHIN, stream.write_all(&bytes))
-        .await
-        .map_err(|_| Ended::NoHello(HELLO_WITHIN))?
-        .map_err(Ended::from)
+    let written = async {
+        stream.write_all(&bytes).await?;
+        stream.flush().await
+    };
+    tokio::time::timeout(HELLO_WITHIN, written).await.map_err(|_| Ended::NoHello(HELLO_WITHIN))?.map_err(Ended::from)
 }

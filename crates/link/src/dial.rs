@@ -9,7 +9,8 @@ use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, RefuseReason};
 use runtime::net::{self, SocketProfile};
 use runtime::{Worker, WorkerError};
-use tracing::{error, info};
+use tls::Caller;
+use tracing::{error, info, warn};
 
 use crate::connection::{Ended, Handler, Outgoing, first_frame, run, send};
 
@@ -86,11 +87,17 @@ pub trait Dialer: Handler + 'static {
     }
 }
 
-/// Keeps a link to `addr` (host:port) up until the worker is asked to stop.
+/// Keeps a link to the node `peer` at `addr` (host:port) up until the worker is asked to stop. `caller` asks the peer for a
+/// certificate of its name, if it asks for one.
 ///
 /// # Errors
 /// Only what a failpoint injects: a peer that is away is no failure of the worker.
-pub async fn dial(worker: Worker, addr: String, peer: String, service: Arc<dyn Dialer>) -> Result<(), WorkerError> {
+pub async fn dial(
+    worker: Worker,
+    (addr, peer): (String, String),
+    caller: Caller,
+    service: Arc<dyn Dialer>,
+) -> Result<(), WorkerError> {
     let stop = worker.stopping();
     let backoff = Mutex::new(Backoff::new());
     // A former life of this worker may have left a link up in the books.
@@ -101,7 +108,7 @@ pub async fn dial(worker: Worker, addr: String, peer: String, service: Arc<dyn D
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => Ended::Stopping,
-            result = once(&worker, &addr, &peer, &*service, &backoff) => match result {
+            result = once(&worker, (&addr, &peer), &caller, &*service, &backoff) => match result {
                 Ok(ended) => ended,
                 Err(error) => {
                     over(&*service, &Ended::Stopping);
@@ -111,6 +118,11 @@ pub async fn dial(worker: Worker, addr: String, peer: String, service: Arc<dyn D
         };
         if let Ended::Refused(reason) = &ended {
             service.refused(worker.node(), &peer, *reason);
+        }
+        if let Ended::Tls(failed) = &ended
+            && failed.fault.wants_a_person()
+        {
+            warn!(node = worker.node(), %peer, addr, why = %failed, "no TLS with the peer");
         }
         over(&*service, &ended);
         if worker.should_stop() {
@@ -135,14 +147,18 @@ fn over(service: &dyn Dialer, why: &Ended) {
 /// One connection from dialling to its end.
 async fn once(
     worker: &Worker,
-    addr: &str,
-    peer: &str,
+    (addr, peer): (&str, &str),
+    caller: &Caller,
     service: &dyn Dialer,
     backoff: &Mutex<Backoff>,
 ) -> Result<Ended, WorkerError> {
-    let mut stream = match worker.idle(net::connect(addr, SocketProfile::Internal, CONNECT_WITHIN)).await {
+    let stream = match worker.idle(net::connect(addr, SocketProfile::Internal, CONNECT_WITHIN)).await {
         Ok(stream) => stream,
         Err(error) => return Ok(Ended::Io(std::io::Error::other(error.to_string()))),
+    };
+    let mut stream = match worker.idle(caller.call(stream, peer)).await {
+        Ok(stream) => stream,
+        Err(failed) => return Ok(failed.into()),
     };
     if let Err(ended) = send(&mut stream, &Frame::Hello(service.hello())).await {
         return Ok(ended);

@@ -11,7 +11,7 @@ mod dial;
 mod listen;
 mod visit;
 
-pub use connection::{DEAD_AFTER, Ended, Handler, Outgoing, PING_EVERY, run, send};
+pub use connection::{DEAD_AFTER, Ended, Greeted, Handler, Outgoing, PING_EVERY, run, send};
 pub use dial::{Dialer, Standing, dial};
 pub use listen::{greeted, listen, refuse};
 pub use visit::visit;

@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use engine::recv::AcceptOutcome;
-use engine::wire::{Frame, Hello, RefuseReason};
+use engine::wire::{Frame, RefuseReason};
 use runtime::net::{self, SocketProfile};
 use runtime::{Supervisor, Worker, WorkerError};
+use tls::{Door, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, info, warn};
 
-use crate::connection::{Ended, accept, send};
+use crate::connection::{Ended, Greeted, accept, send};
 
 /// Accepts links until the worker is asked to stop. The listener outlives the worker. Each connection is a task of the
 /// `group`, and over when what `serve` made of it is.
@@ -48,26 +48,27 @@ where
 /// Bytes that are no frame mean that something speaks to this port that should not: a person must look. A peer that
 /// went away is everyday business.
 fn tell(node: &str, peer: &str, ended: &Ended) {
-    if matches!(ended, Ended::Frame(_) | Ended::Refused(_) | Ended::Unexpected(_)) {
+    let is_foreign = matches!(ended, Ended::Frame(_) | Ended::Refused(_) | Ended::Unexpected(_));
+    if is_foreign || matches!(ended, Ended::Tls(failed) if failed.fault.wants_a_person()) {
         warn!(%node, %peer, why = %ended, "link closed");
     } else {
         info!(%node, %peer, why = %ended, "link closed");
     }
 }
 
-/// Makes a connection that was accepted ready and reads its greeting; what came behind that is given back, too.
+/// Makes a connection that was accepted ready, through `door`, and reads its greeting.
 ///
 /// # Errors
-/// When no greeting comes in time, or something else does.
-pub async fn greeted(stream: &mut TcpStream) -> Result<(Hello, BytesMut), Ended> {
-    if let Err(error) = net::apply(stream, SocketProfile::Internal) {
+/// When no greeting comes in time, something else does, or the greeting is not that of the certificate's owner.
+pub async fn greeted(stream: TcpStream, door: &Door) -> Result<Greeted, Ended> {
+    if let Err(error) = net::apply(&stream, SocketProfile::Internal) {
         debug!(%error, "set socket options of a link");
     }
-    accept(stream).await
+    accept(stream, door).await
 }
 
 /// Refuses a peer; gives how its connection ended.
-pub async fn refuse(stream: &mut TcpStream, reason: RefuseReason) -> Ended {
+pub async fn refuse(stream: &mut Stream, reason: RefuseReason) -> Ended {
     match send(stream, &Frame::Refuse(reason)).await {
         Ok(()) => Ended::Refused(reason),
         Err(ended) => ended,

@@ -8,39 +8,54 @@ use std::time::Duration;
 use bytes::BytesMut;
 use engine::wire::{self, Frame, Hello, HelloOk};
 use runtime::Clock;
+use tls::Caller;
 
 use crate::connection::Ended;
 
-/// Greets each address as a visitor and gives what answered within `within`, all together. Who does not answer in its
+/// Greets each node of `peers` (name and address) as a visitor and gives what answered within `within`, all together. Who does not answer in its
 /// share of the time is passed over: a node must start also when it is alone. Blocks.
-pub fn visit(addrs: &[SocketAddr], hello: &Hello, within: Duration, clock: Clock) -> Vec<HelloOk> {
+pub fn visit(
+    peers: &[(String, SocketAddr)],
+    caller: &Caller,
+    hello: &Hello,
+    within: Duration,
+    clock: Clock,
+) -> Vec<HelloOk> {
     let end = clock.now() + within;
     let mut answers = Vec::new();
-    for (index, addr) in addrs.iter().enumerate() {
-        let waiting = u32::try_from(addrs.len() - index).unwrap_or(u32::MAX);
+    for (index, (name, addr)) in peers.iter().enumerate() {
+        let waiting = u32::try_from(peers.len() - index).unwrap_or(u32::MAX);
         let share = end.since(clock.now()) / waiting;
         if share.is_zero() {
             break;
         }
-        answers.extend(one(*addr, hello, share, clock).ok());
+        answers.extend(one((name, *addr), caller, hello, (share, clock)).ok());
     }
     answers
 }
 
-fn one(addr: SocketAddr, hello: &Hello, within: Duration, clock: Clock) -> Result<HelloOk, Ended> {
+fn one(
+    (name, addr): (&str, SocketAddr),
+    caller: &Caller,
+    hello: &Hello,
+    (within, clock): (Duration, Clock),
+) -> Result<HelloOk, Ended> {
     let end = clock.now() + within;
-    let mut stream = TcpStream::connect_timeout(&addr, within)?;
+    let stream = TcpStream::connect_timeout(&addr, within)?;
+    stream.set_write_timeout(Some(within))?;
+    stream.set_read_timeout(Some(within))?;
+    let mut stream = caller.call_blocking(stream, name)?;
     let mut bytes = Vec::new();
     wire::encode(&Frame::Hello(hello.clone()), &mut bytes);
-    stream.set_write_timeout(Some(within))?;
     stream.write_all(&bytes)?;
+    stream.flush()?;
     let (mut buffer, mut chunk) = (BytesMut::new(), [0; 4096]);
     loop {
         let left = end.since(clock.now());
         if left.is_zero() {
             return Err(Ended::NoHello(within));
         }
-        stream.set_read_timeout(Some(left))?;
+        stream.tcp().set_read_timeout(Some(left))?;
         let count = stream.read(&mut chunk)?;
         if count == 0 {
             return Err(Ended::Closed);
@@ -104,9 +119,10 @@ mod tests {
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let refuses = node(Some(Frame::Refuse(wire::RefuseReason::Cluster)));
         let addrs = [nobody, node(None), refuses, node(Some(Frame::HelloOk(welcome.clone())))];
+        let peers = addrs.map(|addr| ("final-1".to_owned(), addr));
         let clock = Clock::new();
         let began = clock.now();
-        assert_eq!(visit(&addrs, &hello(), Duration::from_secs(2), clock), [welcome]);
+        assert_eq!(visit(&peers, &Caller::plain(), &hello(), Duration::from_secs(2), clock), [welcome]);
         assert!(clock.now().since(began) < Duration::from_secs(3));
     }
 }

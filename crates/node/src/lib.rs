@@ -1,21 +1,26 @@
 //! What every node has in common, whatever its layer: its verdict on itself, its books, how it shows its peers and
 //! workers, and how the cluster file's settings become those of its parts.
 
+mod admin_server;
 mod audit_log;
 mod books;
 pub mod desk;
+pub mod notices;
 mod own_metrics;
 mod record;
 mod settings;
 mod start_error;
+mod tls;
 mod verdict;
 
+pub use admin_server::serve_admin;
 pub use audit_log::AuditLog;
 pub use books::{add_store_books, close_books};
 pub use own_metrics::report_own_metrics;
 pub use record::{record_ledger, record_peers, record_self, record_workers, set_gauge};
 pub use settings::{restart_policy, start_stores};
 pub use start_error::{StartError, io_error, listed};
+pub use tls::Tls;
 pub use verdict::{VerdictKeeper, for_api};
 
 use admin_api::PeerStatus;

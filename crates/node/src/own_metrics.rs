@@ -8,16 +8,19 @@ use engine::ring::Ring;
 use engine::time::UnixSeconds;
 use runtime::net::{self, SocketProfile};
 use runtime::{Supervisor, Worker, WorkerError};
+use tls::Caller;
 use tokio::io::AsyncWriteExt;
 use tracing::debug;
+
+use crate::tls::Tls;
 
 const SEND_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where lines go.
 #[derive(Clone, Debug)]
 enum To {
-    /// A relay's Graphite port: a relay's own, else the cluster's first.
-    Relay(String),
+    /// A relay's Graphite port, with its name: a relay's own, else the cluster's first.
+    Relay(String, String),
     /// The addresses of one store, each line by the store's ring.
     Store(Vec<String>, Ring),
 }
@@ -28,22 +31,43 @@ enum To {
 pub fn report_own_metrics(
     cluster: &Cluster,
     me: &Node,
-    supervisor: &Supervisor,
+    (supervisor, tls): (&Supervisor, &Tls),
     lines: impl Fn(UnixSeconds) -> Vec<u8> + Send + Sync + 'static,
 ) {
     let Some(to) = destination(cluster, me) else { return };
+    let caller = match &to {
+        To::Relay(..) => tls.graphite_caller.clone(),
+        To::Store(..) => Caller::plain(),
+    };
+    let to = Destination { to, caller };
     let (interval, prefix, lines) = (cluster.telemetry.interval, cluster.telemetry.prefix.clone(), Arc::new(lines));
     supervisor.spawn_task(format!("{}.telemetry", me.layer.as_str()), move |worker| {
         report(worker, interval, prefix.clone(), to.clone(), Arc::clone(&lines))
     });
 }
 
+/// With how it is spoken to.
+#[derive(Clone, Debug)]
+struct Destination {
+    to: To,
+    caller: Caller,
+}
+
+impl Destination {
+    fn name(&self) -> &str {
+        match &self.to {
+            To::Relay(name, _) => name,
+            To::Store(..) => "",
+        }
+    }
+}
+
 fn destination(cluster: &Cluster, me: &Node) -> Option<To> {
     match &cluster.telemetry.graphite {
         OwnMetrics::Off => None,
         OwnMetrics::Route => {
-            let first = || cluster.layer(Layer::Relay).find_map(|relay| relay.graphite);
-            me.graphite.or_else(first).map(|graphite| To::Relay(graphite.to_string()))
+            let relay = std::iter::once(me).chain(cluster.layer(Layer::Relay)).find(|node| node.graphite.is_some())?;
+            relay.graphite.map(|graphite| To::Relay(relay.name.clone(), graphite.to_string()))
         }
         OwnMetrics::Store(index) => cluster.stores.get(*index).map(|store| {
             let addresses = store.addresses.iter().map(|address| format!("{}:{}", address.host, address.port));
@@ -56,7 +80,7 @@ async fn report(
     worker: Worker,
     interval: Duration,
     prefix: String,
-    to: To,
+    to: Destination,
     lines: Arc<impl Fn(UnixSeconds) -> Vec<u8> + Send + Sync + 'static>,
 ) -> Result<(), WorkerError> {
     let stop = worker.stopping();
@@ -68,9 +92,9 @@ async fn report(
             () = worker.idle(tokio::time::sleep(interval)) => {}
         }
         let rendered = lines(worker.clock().unix());
-        for (addr, bytes) in shares(&to, &prefix, &rendered) {
+        for (addr, bytes) in shares(&to.to, &prefix, &rendered) {
             // A report that does not arrive is told by the next one: totals lose nothing.
-            if let Err(error) = worker.idle(send(&addr, &bytes)).await {
+            if let Err(error) = worker.idle(send((&addr, to.name()), &to.caller, &bytes)).await {
                 debug!(%addr, %error, "own metrics not sent");
             }
         }
@@ -80,7 +104,7 @@ async fn report(
 /// The lines for each address, with the prefix before each name.
 fn shares(to: &To, prefix: &str, lines: &[u8]) -> Vec<(String, Vec<u8>)> {
     let addresses: Vec<String> = match to {
-        To::Relay(addr) => vec![addr.clone()],
+        To::Relay(_, addr) => vec![addr.clone()],
         To::Store(addresses, _) => addresses.clone(),
     };
     let mut shares: Vec<(String, Vec<u8>)> = addresses.into_iter().map(|addr| (addr, Vec::new())).collect();
@@ -89,7 +113,7 @@ fn shares(to: &To, prefix: &str, lines: &[u8]) -> Vec<(String, Vec<u8>)> {
         let whole = [prefix.as_bytes(), line].concat();
         picked.clear();
         match to {
-            To::Relay(_) => picked.push(0),
+            To::Relay(..) => picked.push(0),
             To::Store(_, ring) => {
                 ring.pick(whole.split(|byte| *byte == b' ').next().unwrap_or_default(), &mut picked);
             }
@@ -104,9 +128,10 @@ fn shares(to: &To, prefix: &str, lines: &[u8]) -> Vec<(String, Vec<u8>)> {
     shares
 }
 
-async fn send(addr: &str, bytes: &[u8]) -> std::io::Result<()> {
+async fn send((addr, name): (&str, &str), caller: &Caller, bytes: &[u8]) -> std::io::Result<()> {
     let connect = net::connect(addr, SocketProfile::Client, SEND_WITHIN);
-    let mut stream = connect.await.map_err(|error| std::io::Error::other(error.to_string()))?;
+    let stream = connect.await.map_err(|error| std::io::Error::other(error.to_string()))?;
+    let mut stream = caller.call(stream, name).await.map_err(std::io::Error::other)?;
     let written = async {
         stream.write_all(bytes).await?;
         stream.shutdown().await
@@ -120,12 +145,12 @@ mod tests {
 
     #[test]
     fn every_line_gets_the_prefix_and_goes_to_the_relay() {
-        let shares = shares(&To::Relay("r:1".into()), "my.", b"a 1 2\nb 3 4\n");
+        let shares = shares(&To::Relay("r".into(), "r:1".into()), "my.", b"a 1 2\nb 3 4\n");
         assert_eq!(shares, [("r:1".to_owned(), b"my.a 1 2\nmy.b 3 4\n".to_vec())]);
     }
 
     #[test]
     fn nothing_to_say_is_nothing_to_send() {
-        assert_eq!(shares(&To::Relay("r:1".into()), "", b""), []);
+        assert_eq!(shares(&To::Relay("r".into(), "r:1".into()), "", b""), []);
     }
 }

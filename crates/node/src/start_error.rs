@@ -17,6 +17,8 @@ pub enum StartError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Desk(#[from] DeskError),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
     #[error("start {what}: {source}")]
     Io { what: &'static str, source: io::Error },
     #[error("{0}")]

@@ -31,6 +31,7 @@ pub(crate) struct RelayControls {
     pub(crate) telemetry: Telemetry,
     pub(crate) keeper: Arc<VerdictKeeper>,
     pub(crate) operator: Operator,
+    pub(crate) tls: node::Tls,
 }
 
 impl RelayControls {
@@ -89,6 +90,7 @@ impl RelayControls {
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
+        .chain(self.tls.figures(self.shared.clock.unix()))
         .collect()
     }
 
@@ -102,6 +104,7 @@ impl RelayControls {
         node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.shared.started));
         node::record_workers(telemetry, &self.supervisor);
         self.operator.record(telemetry);
+        self.tls.record(telemetry);
         set(Metric::ReceivedBytes, &[], get(&counters.received_bytes));
         set(Metric::ConnectionsOpened, &[], get(&counters.opened));
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
@@ -164,6 +167,10 @@ impl Controls for RelayControls {
 
     fn badlines(&self) -> Vec<BadLine> {
         self.shared.bad.list()
+    }
+
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
 
     fn metrics(&self) -> String {

@@ -6,16 +6,20 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use engine::line::{Framer, Reject};
-use engine::recv::{AcceptOutcome, CloseReason, Disposition, ReadOutcome};
+use engine::recv::{AcceptOutcome, CloseReason, Disposition, HandshakeFault, ReadOutcome, begins_tls};
 use engine::time::Mono;
 use runtime::net::{self, SocketProfile};
 use runtime::queue::Sender;
 use runtime::{Supervisor, Worker, WorkerError};
 use telemetry::LogSite;
+use tls::{Door, Encrypted, Failed, Stream};
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
@@ -23,7 +27,12 @@ use crate::router::Input;
 use crate::shared::{Shared, add, get, locked};
 
 const READ_BYTES: usize = 64 << 10;
+/// A client that is told of the end gets this long to finish its line and close.
+const LEAVE_WITHIN: Duration = Duration::from_millis(1_500);
+/// When nothing has come for this long after the end was told, nothing is on its way: above any round trip.
+const QUIET: Duration = Duration::from_millis(500);
 static PAUSED: LogSite = LogSite::new(Duration::from_secs(10));
+static NO_TLS: LogSite = LogSite::new(Duration::from_secs(10));
 
 thread_local! {
     /// Read into by every connection of a thread, never across an await.
@@ -45,9 +54,9 @@ pub(crate) async fn listen(
     shared: Arc<Shared>,
     queue: Sender<Input>,
     supervisor: Supervisor,
-    limits: Limits,
+    (door, limits): (Door, Limits),
 ) -> Result<(), WorkerError> {
-    let opened = |stream, peer| welcome(stream, peer, &shared, &queue, &supervisor, limits);
+    let opened = |stream, peer| welcome((stream, peer), &shared, &queue, &supervisor, (&door, limits));
     let rests = |error: &io::Error, outcome: AcceptOutcome, _| {
         let reason = outcome.as_str();
         *locked(&shared.counters.accept_pauses).entry(reason).or_default() += 1;
@@ -59,12 +68,11 @@ pub(crate) async fn listen(
 }
 
 fn welcome(
-    stream: TcpStream,
-    peer: SocketAddr,
+    (stream, peer): (TcpStream, SocketAddr),
     shared: &Arc<Shared>,
     queue: &Sender<Input>,
     supervisor: &Supervisor,
-    limits: Limits,
+    (door, limits): (&Door, Limits),
 ) {
     let counters = &shared.counters;
     add(&counters.opened, 1);
@@ -77,17 +85,18 @@ fn welcome(
     }
     let client = Client {
         open: Opened::new(shared),
-        stream,
         peer: peer.to_string().into(),
         framer: Framer::new(shared.policy.max_line_bytes),
         queue: queue.clone(),
         limits,
         last_byte: shared.clock.now(),
         line_since: None,
+        is_new: true,
     };
+    let door = door.clone();
     supervisor.spawn_draining_connection("relay.client", move |stop| async move {
         let shared = Arc::clone(&client.open.shared);
-        let reason = client.serve(stop).await;
+        let reason = client.enter(stream, &door, stop).await;
         close(&shared, reason);
     });
 }
@@ -117,7 +126,6 @@ impl Drop for Opened {
 
 struct Client {
     open: Opened,
-    stream: TcpStream,
     peer: Arc<str>,
     framer: Framer,
     queue: Sender<Input>,
@@ -125,46 +133,93 @@ struct Client {
     last_byte: Mono,
     /// When the unfinished line that is held began.
     line_since: Option<Mono>,
+    /// Nothing was read yet.
+    is_new: bool,
 }
 
 impl Client {
-    async fn serve(mut self, stop: runtime::CancellationToken) -> CloseReason {
+    /// Through the door, and served until the end.
+    async fn enter(mut self, stream: TcpStream, door: &Door, stop: runtime::CancellationToken) -> CloseReason {
+        let opened = tokio::select! {
+            biased;
+            () = stop.cancelled() => return CloseReason::Shutdown,
+            opened = door.open(stream) => opened,
+        };
+        let reason = match opened {
+            Ok(Stream::Plain(mut stream)) => self.serve(&mut stream, stop).await,
+            // Boxed: a plain client must not pay for its size.
+            Ok(Stream::Tls(mut stream)) => Box::pin(self.serve_tls(&mut stream, stop)).await,
+            Err(failed) => CloseReason::Tls(self.complain(&failed)),
+        };
+        self.end(reason)
+    }
+
+    async fn serve(&mut self, stream: &mut TcpStream, stop: runtime::CancellationToken) -> CloseReason {
         loop {
             let outcome = tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.end(CloseReason::Shutdown),
-                ready = self.stream.readable() => ready.map_or_else(|error| of_error(&error), |()| ReadOutcome::WouldBlock),
+                () = stop.cancelled() => return self.leave(stream).await,
+                ready = stream.readable() => ready.map_or_else(|error| of_error(&error), |()| ReadOutcome::WouldBlock),
                 () = tokio::time::sleep(self.patience()) => self.out_of_patience(),
             };
             if outcome == ReadOutcome::WouldBlock {
-                if let Some(reason) = self.read().await {
-                    return self.end(reason);
+                if let Some(reason) = self.read(stream).await {
+                    return reason;
                 }
                 continue;
             }
             match outcome.disposition() {
-                Disposition::Close { reason } => return self.end(reason),
+                Disposition::Close { reason } => return reason,
                 Disposition::Continue | Disposition::Retry | Disposition::PauseAccept(_) => {}
             }
         }
     }
 
+    /// The relay stops. The client is told by a FIN of ours, and read on: until it closes, which loses nothing, or until
+    /// nothing comes any more. One that does not look and goes on writing is cut off in the end; what it writes after that its
+    /// own kernel tells it of.
+    async fn leave(&mut self, stream: &mut TcpStream) -> CloseReason {
+        if let Err(error) = net::half_close(stream) {
+            debug!(%error, peer = %self.peer, "a client left before it was told of the end");
+        }
+        let clock = self.open.shared.clock;
+        let end = clock.now() + LEAVE_WITHIN;
+        while let left = end.since(clock.now())
+            && !left.is_zero()
+            && let Ok(Ok(())) = tokio::time::timeout(QUIET.min(left), stream.readable()).await
+        {
+            if let Some(reason) = self.read(stream).await {
+                return if reason == CloseReason::Eof { CloseReason::Shutdown } else { reason };
+            }
+        }
+        CloseReason::Shutdown
+    }
+
+    /// The same over TLS: its own end goes out before the FIN.
+    async fn leave_tls(&mut self, stream: &mut Encrypted) -> CloseReason {
+        let clock = self.open.shared.clock;
+        let end = clock.now() + LEAVE_WITHIN;
+        if !matches!(tokio::time::timeout(QUIET, stream.shutdown()).await, Ok(Ok(()))) {
+            debug!(peer = %self.peer, "a client left, or did not read, before it was told of the end");
+        }
+        while let left = end.since(clock.now())
+            && !left.is_zero()
+            && let Ok(taken) = tokio::time::timeout(QUIET.min(left), self.take(stream)).await
+        {
+            if let Some(reason) = self.took_tls(taken).await {
+                return if reason == CloseReason::Eof { CloseReason::Shutdown } else { reason };
+            }
+        }
+        CloseReason::Shutdown
+    }
+
     /// Reads what is there, at most a queue's fair share, and hands whole lines on. The reason, if that was the end.
-    async fn read(&mut self) -> Option<CloseReason> {
+    async fn read(&mut self, stream: &mut TcpStream) -> Option<CloseReason> {
         loop {
             let mut lines = self.open.shared.buffers.take();
-            let (outcome, overlong) = self.read_once(&mut lines);
-            for _ in 0..overlong {
-                self.open.shared.reject(&self.peer, Reject::LineTooLong, self.framer.overlong_sample());
-            }
-            if lines.is_empty() {
-                self.open.shared.buffers.give_back(lines);
-            } else {
-                let bytes = lines.len() as u64;
-                let input = Input { lines, peer: Arc::clone(&self.peer) };
-                if self.queue.send(input, bytes).await.is_err() {
-                    return Some(CloseReason::Shutdown);
-                }
+            let (outcome, overlong) = self.read_once(stream, &mut lines);
+            if let Some(reason) = self.hand_on(lines, overlong).await {
+                return Some(reason);
             }
             match outcome.disposition() {
                 Disposition::Close { reason } => return Some(reason),
@@ -176,28 +231,112 @@ impl Client {
         }
     }
 
+    /// Whole lines to the queue, those that are too long to the books. The reason, if that was the end.
+    async fn hand_on(&mut self, lines: Vec<u8>, overlong: u64) -> Option<CloseReason> {
+        for _ in 0..overlong {
+            self.open.shared.reject(&self.peer, Reject::LineTooLong, self.framer.overlong_sample());
+        }
+        if lines.is_empty() {
+            self.open.shared.buffers.give_back(lines);
+            return None;
+        }
+        let bytes = lines.len() as u64;
+        let input = Input { lines, peer: Arc::clone(&self.peer) };
+        self.queue.send(input, bytes).await.is_err().then_some(CloseReason::Shutdown)
+    }
+
     /// One system call, and the cutting.
-    fn read_once(&mut self, lines: &mut Vec<u8>) -> (ReadOutcome, u64) {
+    fn read_once(&mut self, stream: &TcpStream, lines: &mut Vec<u8>) -> (ReadOutcome, u64) {
         BUFFER.with_borrow_mut(|buffer| {
-            let held = self.framer.held();
-            let outcome = match self.stream.try_read(buffer) {
-                Ok(count) => ReadOutcome::of_count(count, held),
+            let outcome = match stream.try_read(buffer) {
+                Ok(count) => ReadOutcome::of_count(count, self.framer.held()),
                 Err(error) => of_error(&error),
             };
             let ReadOutcome::Data(count) = outcome else { return (outcome, 0) };
-            let shared = &self.open.shared;
-            add(&shared.counters.received_bytes, count as u64);
-            self.last_byte = shared.clock.now();
-            lines.reserve(held + count);
-            let overlong = self.framer.push(&buffer[..count], lines);
-            let whole_lines = !lines.is_empty() || overlong > 0;
-            self.line_since = match (self.framer.held(), self.line_since) {
-                (0, _) => None,
-                (_, Some(since)) if !whole_lines => Some(since),
-                (_, _) => Some(self.last_byte),
-            };
-            (outcome, overlong)
+            if std::mem::take(&mut self.is_new) && begins_tls(buffer) {
+                return (ReadOutcome::Tls(self.complain(&Failed::of(HandshakeFault::Unexpected))), 0);
+            }
+            (outcome, self.took(&buffer[..count], lines))
         })
+    }
+
+    /// The cutting. How many lines were too long.
+    fn took(&mut self, bytes: &[u8], lines: &mut Vec<u8>) -> u64 {
+        let shared = &self.open.shared;
+        add(&shared.counters.received_bytes, bytes.len() as u64);
+        self.last_byte = shared.clock.now();
+        lines.reserve(self.framer.held() + bytes.len());
+        let overlong = self.framer.push(bytes, lines);
+        let whole_lines = !lines.is_empty() || overlong > 0;
+        self.line_since = match (self.framer.held(), self.line_since) {
+            (0, _) => None,
+            (_, Some(since)) if !whole_lines => Some(since),
+            (_, _) => Some(self.last_byte),
+        };
+        overlong
+    }
+
+    async fn serve_tls(&mut self, stream: &mut Encrypted, stop: runtime::CancellationToken) -> CloseReason {
+        loop {
+            let patience = self.patience();
+            let taken = tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.leave_tls(stream).await,
+                taken = self.take(stream) => taken,
+                () = tokio::time::sleep(patience) => (self.out_of_patience(), Vec::new(), 0),
+            };
+            if let Some(reason) = self.took_tls(taken).await {
+                return reason;
+            }
+        }
+    }
+
+    /// The reason, if that was the end.
+    async fn took_tls(&mut self, (outcome, lines, overlong): (ReadOutcome, Vec<u8>, u64)) -> Option<CloseReason> {
+        if let ReadOutcome::Data(_) = outcome
+            && let Some(reason) = self.hand_on(lines, overlong).await
+        {
+            return Some(reason);
+        }
+        match outcome.disposition() {
+            Disposition::Close { reason } => Some(reason),
+            Disposition::Continue | Disposition::Retry | Disposition::PauseAccept(_) => None,
+        }
+    }
+
+    /// Waits for bytes and takes them in the same step, so that the thread's buffer serves here, too.
+    async fn take(&mut self, stream: &mut Encrypted) -> (ReadOutcome, Vec<u8>, u64) {
+        std::future::poll_fn(|cx| {
+            BUFFER.with_borrow_mut(|buffer| {
+                let mut read = ReadBuf::new(buffer);
+                let polled = ready!(Pin::new(&mut *stream).poll_read(cx, &mut read));
+                let held = self.framer.held();
+                let outcome = match polled {
+                    Ok(()) => ReadOutcome::of_count(read.filled().len(), held),
+                    // Lines end by themselves: an end that TLS was not told of is an end like any other.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => ReadOutcome::of_count(0, held),
+                    Err(error) => match Failed::of_tls(&error) {
+                        Some(failed) => ReadOutcome::Tls(self.complain(&failed)),
+                        None => of_error(&error),
+                    },
+                };
+                let ReadOutcome::Data(_) = outcome else { return Poll::Ready((outcome, Vec::new(), 0)) };
+                let mut lines = self.open.shared.buffers.take();
+                let overlong = self.took(read.filled(), &mut lines);
+                Poll::Ready((outcome, lines, overlong))
+            })
+        })
+        .await
+    }
+
+    /// Says what is wrong where a person can set it right. Gives the fault.
+    fn complain(&self, failed: &Failed) -> HandshakeFault {
+        if failed.fault.wants_a_person()
+            && let Some(swallowed) = NO_TLS.admit(self.open.shared.clock.now())
+        {
+            warn!(peer = %self.peer, why = %failed, swallowed, "no TLS with a client");
+        }
+        failed.fault
     }
 
     /// How long to wait for the next byte.

@@ -22,6 +22,7 @@ use runtime::net;
 use runtime::queue::{Receiver, Sender, byte_queue};
 use runtime::{Clock, Supervisor, Worker};
 use telemetry::{Metric, Telemetry};
+use tls::{Caller, Door};
 use tracing::info;
 
 use crate::controls::RelayControls;
@@ -49,6 +50,8 @@ pub struct Running {
     pub(crate) slots: Vec<Arc<Slot>>,
     pub(crate) queue: Receiver<Input>,
     graphite: SocketAddr,
+    /// Dropped when the relay stops: then clients that come are refused, and go elsewhere, instead of waiting unheard.
+    pub(crate) listener: Arc<tokio::net::TcpListener>,
     pub(crate) keeper: Arc<VerdictKeeper>,
     _data: DataDir,
 }
@@ -77,14 +80,16 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let link_listener = me.link.map(|link| net::listen(link, 128)).transpose()?;
     let graphite = listener.local_addr().map_err(io_error("the listener"))?;
     let data = DataDir::open(&me.data)?;
+    let tls = node::Tls::open(cluster, me)?;
     let mut known = Known::default();
     let identity = data.identity_above(clock.unix(), |sender| {
-        known = known_of(sender, cluster, me, clock);
+        known = known_of(sender, cluster, me, (&tls.link_caller, clock));
         known.epoch
     })?;
     let incarnation = Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce };
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
+    tls.watch(me, &supervisor);
     let (peer_names, peer_addrs) = peers(cluster);
     let stores = node::start_stores("relay", cluster, &supervisor, clock)?;
     let (shared, greeting) = share(cluster, me, clock, incarnation, stores, &peer_names)?;
@@ -95,9 +100,11 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let (queue, lines) = byte_queue::<Input>("relay.lines", cluster.receive.buffer_bytes as u64);
     let slots = start_routers(&supervisor, &shared, &lines, me.threads.or_cores(cores));
     let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
+    node::notices::start(cluster, me, &supervisor, clock, &desk);
+    desk.notices().into_iter().for_each(|notices| shared.spill.announce(notices));
     follow(&desk, &shared, &me.name, incarnation.sender);
     let watch = start_watch(cluster, &supervisor, &shared, &desk);
-    let uplinks = start_uplinks(&supervisor, &shared, &greeting, &peer_addrs, (&desk, &watch));
+    let uplinks = start_uplinks(&supervisor, &shared, &greeting, (&peer_addrs, &tls.link_caller), (&desk, &watch));
     start_keeper(&supervisor, &shared);
     start_spill(cluster, me, &supervisor, &shared, incarnation)?;
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
@@ -109,21 +116,22 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         queue: lines.probe(),
         telemetry: Telemetry::new(&me.name, "relay"),
         operator: Operator::new(Arc::clone(&desk), vec![watch]),
+        tls: tls.clone(),
     });
     node::set_gauge(&controls.telemetry, Metric::SpillQuotaBytes, &[], cluster.spill.quota_bytes);
     let reporter = Arc::clone(&controls);
-    node::report_own_metrics(cluster, me, &supervisor, move |now| {
+    node::report_own_metrics(cluster, me, (&supervisor, &tls), move |now| {
         reporter.refresh();
         reporter.telemetry.graphite_lines(now)
     });
-    start_listener(cluster, &supervisor, &shared, &listener, &queue);
+    start_listener(cluster, &supervisor, &shared, (&listener, &tls.graphite_door), &queue);
     if let Some(listener) = link_listener {
-        let lender = spill::Lender::new(&shared, &greeting, &keeper, lines.probe(), desk);
+        let lender = spill::Lender::new(&shared, &greeting, &keeper, lines.probe(), (desk, tls.link_door.clone()));
         start_lender(&supervisor, lender, Arc::new(listener));
     }
-    admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
+    node::serve_admin((cluster, &tls), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
-    Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, _data: data })
+    Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, listener, _data: data })
 }
 
 /// A relay that hears that it is forgotten takes no points any more.
@@ -150,10 +158,10 @@ struct Known {
 }
 
 /// Nothing, if nobody answers. Blocks for at most [`ASK_WITHIN`].
-fn known_of(sender: u64, cluster: &Cluster, me: &Node, clock: Clock) -> Known {
+fn known_of(sender: u64, cluster: &Cluster, me: &Node, (caller, clock): (&Caller, Clock)) -> Known {
     let layers = [Layer::Final, Layer::Partial];
-    let addrs: Vec<SocketAddr> =
-        layers.into_iter().flat_map(|layer| cluster.layer(layer)).filter_map(|node| node.link).collect();
+    let nodes = layers.into_iter().flat_map(|layer| cluster.layer(layer));
+    let peers: Vec<(String, SocketAddr)> = nodes.filter_map(|node| Some((node.name.clone(), node.link?))).collect();
     let hello = Hello {
         protocol: PROTOCOL,
         role: Role::Visitor,
@@ -163,12 +171,12 @@ fn known_of(sender: u64, cluster: &Cluster, me: &Node, clock: Clock) -> Known {
         versions: Versions::default(),
         partitions: cluster.partitions,
     };
-    let answers = link::visit(&addrs, &hello, ASK_WITHIN, clock);
+    let answers = link::visit(&peers, caller, &hello, ASK_WITHIN, clock);
     let is_forgotten = answers.iter().any(|answer| answer.retired == FORGOTTEN);
     // No epoch is above the floor of who is forgotten: it gets one like any other, and nobody takes anything of it.
     let of_use = answers.iter().filter(|answer| answer.retired != FORGOTTEN);
     let epoch = of_use.map(|answer| answer.known_epoch.max(answer.retired)).max().unwrap_or(0);
-    info!(node = %me.name, asked = addrs.len(), answered = answers.len(), epoch, is_forgotten, "asked for this node's epochs");
+    info!(node = %me.name, asked = peers.len(), answered = answers.len(), epoch, is_forgotten, "asked for this node's epochs");
     Known { epoch, is_forgotten }
 }
 
@@ -243,15 +251,16 @@ fn start_uplinks(
     supervisor: &Supervisor,
     shared: &Arc<Shared>,
     greeting: &Greeting,
-    addrs: &[SocketAddr],
+    (addrs, caller): (&[SocketAddr], &Caller),
     (desk, watch): (&Arc<Desk>, &Arc<Watch>),
 ) -> Vec<Arc<Uplink>> {
     let start_one = |(peer, addr): (usize, &SocketAddr)| {
         let uplink = Arc::new(Uplink::new(Arc::clone(shared), peer, greeting.clone(), Arc::clone(watch)));
         let linked = Linked::new(desk, Arc::clone(&uplink) as Arc<dyn link::Dialer>);
-        let (service, addr, name) = (linked, addr.to_string(), shared.peers[peer].clone());
+        let (service, addr, name, caller) = (linked, addr.to_string(), shared.peers[peer].clone(), caller.clone());
         supervisor.spawn_task(format!("relay.link.{name}"), move |worker| {
-            link::dial(worker, addr.clone(), name.clone(), Arc::clone(&service) as Arc<dyn link::Dialer>)
+            let service = Arc::clone(&service) as Arc<dyn link::Dialer>;
+            link::dial(worker, (addr.clone(), name.clone()), caller.clone(), service)
         });
         uplink
     };
@@ -316,7 +325,7 @@ fn start_listener(
     cluster: &Cluster,
     supervisor: &Supervisor,
     shared: &Arc<Shared>,
-    listener: &Arc<tokio::net::TcpListener>,
+    (listener, door): (&Arc<tokio::net::TcpListener>, &Door),
     queue: &Sender<Input>,
 ) {
     let limits = Limits {
@@ -324,9 +333,16 @@ fn start_listener(
         idle_timeout: cluster.receive.idle_timeout,
         line_timeout: cluster.receive.line_timeout,
     };
-    let (shared, listener, queue) = (Arc::clone(shared), Arc::clone(listener), queue.clone());
+    let (shared, listener, queue, door) = (Arc::clone(shared), Arc::downgrade(listener), queue.clone(), door.clone());
     let owner = supervisor.clone();
     supervisor.spawn_task("relay.listener", move |worker| {
-        ingest::listen(worker, Arc::clone(&listener), Arc::clone(&shared), queue.clone(), owner.clone(), limits)
+        let (listener, shared, queue, owner) = (listener.upgrade(), Arc::clone(&shared), queue.clone(), owner.clone());
+        let bounds = (door.clone(), limits);
+        async move {
+            match listener {
+                Some(listener) => ingest::listen(worker, listener, shared, queue, owner, bounds).await,
+                None => Ok(()), // the relay stops
+            }
+        }
     });
 }

@@ -37,6 +37,7 @@ pub(crate) struct ReplayerControls {
     pub(crate) borrowers: Vec<Arc<Borrower>>,
     pub(crate) senders: Vec<Arc<Sender>>,
     pub(crate) operator: Operator,
+    pub(crate) tls: node::Tls,
 }
 
 impl ReplayerControls {
@@ -182,6 +183,7 @@ impl ReplayerControls {
         node::record_self(telemetry, &self.verdict(), self.shared.clock.now().since(self.started));
         node::record_workers(telemetry, &self.supervisor);
         self.operator.record(telemetry);
+        self.tls.record(telemetry);
         node::record_peers(telemetry, &self.peers());
         let status = self.replay_status();
         node::set_gauge(telemetry, Metric::ReplayRate, &[], status.rate_now);
@@ -270,7 +272,11 @@ impl Controls for ReplayerControls {
             verdict: self.verdict(),
             workers: self.workers(),
             peers: self.peers(),
-            figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            figures: figures
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .chain(self.tls.figures(self.shared.clock.unix()))
+                .collect(),
             ledger: self.ledger(),
         }
     }
@@ -304,6 +310,10 @@ impl Controls for ReplayerControls {
         Vec::new()
     }
 
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
     fn metrics(&self) -> String {
         self.refresh();
         self.telemetry.render_prometheus()
@@ -318,9 +328,11 @@ impl Controls for ReplayerControls {
     }
 
     fn change_replay(&self, change: ReplayChange) -> Result<ReplayStatus, Refusal> {
-        self.shared
+        let changed = self
+            .shared
             .change(&convert::change(&change), &change.by)
             .map_err(|(wrong, why)| if wrong { Refusal::invalid(why) } else { Refusal::unavailable(why) })?;
+        self.operator.announce("replay.", &changed);
         Ok(self.replay_status())
     }
 

@@ -180,11 +180,11 @@ impl Shared {
         locked(&self.kept).file.audit()
     }
 
-    /// An operator's change: on disk, in force, and in the audit log when it returns.
+    /// An operator's change: on disk, in force, and in the audit log when it returns. What is other than before comes back.
     ///
     /// # Errors
     /// A sentence; nothing has changed then. The flag says whether the request was wrong (else the disk was).
-    pub(crate) fn change(&self, change: &Change, by: &str) -> Result<(), (bool, String)> {
+    pub(crate) fn change(&self, change: &Change, by: &str) -> Result<Vec<AuditEntry>, (bool, String)> {
         let mut kept = locked(&self.kept);
         let (control, changed) = {
             let machine = self.machine();
@@ -192,7 +192,7 @@ impl Shared {
         };
         let acknowledged = control.acknowledged != kept.kept.acknowledged;
         if changed.is_empty() && !acknowledged {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let at = u64::from(self.clock.unix().0);
         let mut next = kept.kept.clone();
@@ -213,12 +213,13 @@ impl Shared {
             old: changed.old,
             new: changed.new,
         };
-        for entry in changed.into_iter().map(entry) {
-            if let Err(error) = kept.file.note(entry) {
+        let changed: Vec<AuditEntry> = changed.into_iter().map(entry).collect();
+        for entry in &changed {
+            if let Err(error) = kept.file.note(entry.clone()) {
                 warn!(node = %self.node, %error, "the audit log of the replay is not on disk");
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// The machine's own change: it became cautious, or it ran empty.

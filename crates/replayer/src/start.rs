@@ -29,6 +29,9 @@ use crate::{convert, keep, pacing, stores};
 
 /// How long the last outcomes get to reach the relays.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long stores get to read what is on its way to them, and to say so. What has no receipt then is lent again by its relay,
+/// so nothing is gained by waiting for a store that is away.
+const STORES_WITHIN: Duration = Duration::from_secs(2);
 
 /// A replayer that runs.
 #[derive(Debug)]
@@ -54,12 +57,16 @@ impl Running {
 
     /// Stops: what is borrowed is given back, and the relays are told what is known. Names of late workers come back.
     pub async fn stop(self, deadline: Duration) -> Vec<String> {
+        let clock = self.shared.clock;
+        let latest = clock.now() + deadline;
+        let left = || latest.since(clock.now());
         self.keeper.draining();
+        // `replayer.stores` goes on meanwhile, so that receipts are told; whoever is late here loses nothing.
+        self.supervisor.stop_some("replayer.store.", left().min(STORES_WITHIN)).await;
         self.supervisor.stop_some("replayer.keeper", LAST_WORDS).await;
         self.shared.machine().give_back_all();
         self.shared.wake_all();
-        let clock = self.shared.clock;
-        let end = clock.now() + deadline.min(LAST_WORDS);
+        let end = clock.now() + left().min(LAST_WORDS);
         let pending = || {
             let machine = self.shared.machine();
             let up = machine.sources_up();
@@ -68,7 +75,7 @@ impl Running {
         while pending() && clock.now() < end {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        self.supervisor.shutdown(deadline).await
+        self.supervisor.shutdown(left().max(Duration::from_millis(100))).await
     }
 }
 
@@ -78,11 +85,13 @@ impl Running {
 /// When a port is taken, the data directory is not usable, or the machine gives no thread.
 pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, StartError> {
     let admin_listener = net::listen(me.admin, 128)?;
+    let tls = node::Tls::open(cluster, me)?;
     let data = DataDir::open(&me.data)?;
     let identity = data.identity(clock.unix())?;
     let incarnation = Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce };
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
+    tls.watch(me, &supervisor);
     let (sources, source_addrs) = links(cluster, Layer::Relay);
     let takes_batches = if cluster.layer(Layer::Partial).next().is_some() { Layer::Partial } else { Layer::Final };
     let (receivers, receiver_addrs) = links(cluster, takes_batches);
@@ -112,6 +121,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
     }));
     shared.refresh_rate(|_| {});
     let desk = Desk::open(data.path(), Roster::of(cluster), &me.name, clock)?;
+    node::notices::start(cluster, me, &supervisor, clock, &desk);
     let (all, follower): (Vec<String>, _) =
         (cluster.layer(Layer::Replayer).map(|node| node.name.clone()).collect(), Arc::clone(&shared));
     desk.follow(move |orders| {
@@ -134,22 +144,23 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
         borrowers: borrowers.clone(),
         senders: senders.clone(),
         operator: Operator::new(Arc::clone(&desk), vec![Arc::clone(&watch)]),
+        tls: tls.clone(),
     });
     let reporter = Arc::clone(&controls);
     #[cfg(test)]
     let for_tests = Arc::clone(&controls);
-    node::report_own_metrics(cluster, me, &supervisor, move |now| {
+    node::report_own_metrics(cluster, me, (&supervisor, &tls), move |now| {
         reporter.refresh();
         reporter.telemetry.graphite_lines(now)
     });
     let borrowing = borrowers.into_iter().map(|link| Linked::new(&desk, link) as Arc<dyn Dialer>);
-    dial(&supervisor, "replayer.source", &sources, &source_addrs, borrowing);
+    dial((&supervisor, &tls.link_caller), "replayer.source", &sources, &source_addrs, borrowing);
     let sending = senders.into_iter().map(|link| Linked::new(&desk, link) as Arc<dyn Dialer>);
-    dial(&supervisor, "replayer.link", &receivers, &receiver_addrs, sending);
+    dial((&supervisor, &tls.link_caller), "replayer.link", &receivers, &receiver_addrs, sending);
     start_workers(&supervisor, &shared);
     let watches = vec![watch];
     supervisor.spawn_task("replayer.health", move |worker| desk::run(worker, Arc::clone(&desk), watches.clone()));
-    admin::serve(admin_listener, controls as Arc<dyn Controls>, &supervisor).map_err(io_error("the admin server"))?;
+    node::serve_admin((cluster, &tls), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
     Ok(Running {
         supervisor,
@@ -183,16 +194,16 @@ fn sender_links(shared: &Arc<Shared>, receivers: usize, watch: &Arc<Watch>) -> V
 }
 
 fn dial(
-    supervisor: &Supervisor,
+    (supervisor, caller): (&Supervisor, &tls::Caller),
     prefix: &str,
     names: &[String],
     addrs: &[SocketAddr],
     links: impl Iterator<Item = Arc<dyn Dialer>>,
 ) {
     for ((name, addr), service) in names.iter().zip(addrs).zip(links) {
-        let (peer, addr) = (name.clone(), addr.to_string());
+        let (peer, addr, caller) = (name.clone(), addr.to_string(), caller.clone());
         supervisor.spawn_task(format!("{prefix}.{name}"), move |worker| {
-            link::dial(worker, addr.clone(), peer.clone(), Arc::clone(&service))
+            link::dial(worker, (addr.clone(), peer.clone()), caller.clone(), Arc::clone(&service))
         });
     }
 }

@@ -191,8 +191,9 @@ async fn serve(fake: Arc<Fake>, lends: bool, supervisor: &Supervisor) -> SocketA
         let (listener, fake) = (Arc::clone(&listener), Arc::clone(&fake));
         async move {
             loop {
-                let Ok((mut stream, _)) = worker.idle(listener.accept()).await else { return Ok(()) };
-                let Ok((hello, early)) = link::greeted(&mut stream).await else { continue };
+                let Ok((stream, _)) = worker.idle(listener.accept()).await else { return Ok(()) };
+                let greeted = link::greeted(stream, &tls::Door::plain()).await;
+                let Ok(link::Greeted { mut stream, hello, early }) = greeted else { continue };
                 assert_eq!(hello.role, Role::Replayer);
                 let window_bytes = 1 << 20;
                 let welcome = HelloOk { node: "fake".into(), window_bytes, known_epoch: 0, retired: 0 };
@@ -453,5 +454,27 @@ async fn a_store_s_blocks_are_settled_when_the_store_has_read_them() {
     assert_eq!((world.done(Outcome::Delivered), *locked(&read)), (20, 20 * POINTS as usize));
     let ledger = world.ledger();
     assert!(ledger.balanced, "{ledger:?}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_a_store_that_is_away() {
+    let store = nowhere();
+    let mut world = World::new("away", 0, "", store).await;
+    {
+        let mut state = locked(&world.relay.state);
+        state.destinations.insert(3, format!("carbon/{store}"));
+        state.spill = (0..20).map(|ordinal| (Ticket { lane: 3, ordinal }, false)).collect();
+    }
+    let held = |world: &World| {
+        let peers = world.running.as_ref().unwrap().controls().status().peers;
+        peers.iter().map(|peer| peer.in_flight_points).sum::<u64>()
+    };
+    eventually(world.clock, "blocks in the hands of the sender", || held(&world) > 0).await;
+    let (start, deadline) = (world.clock.now(), Duration::from_secs(30));
+    let late = world.running.take().unwrap().stop(deadline).await;
+    let took = world.clock.now().since(start);
+    assert!(took < deadline / 3 && late.is_empty(), "{took:?}, late: {late:?}");
+    assert_eq!(locked(&world.relay.state).spill.len(), 20, "nothing is done");
     world.end().await;
 }

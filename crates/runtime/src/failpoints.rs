@@ -1,4 +1,4 @@
-//! Faults on demand: a panic, an error or a hang in any named worker.
+//! Faults on demand: a panic, an error, a hang or slowness in any named worker.
 //!
 //! Present only in a build with `RUSTFLAGS="--cfg failpoints"` (and in this crate's own tests); elsewhere
 //! [`set`] refuses and [`crate::Worker::failpoint`] is an empty function.
@@ -15,15 +15,18 @@ pub enum Action {
     Error,
     /// Thread: sleeps until it is fenced (60 s at most), then goes on as a zombie. Task: never resolves.
     Hang,
+    /// Takes 250 ms longer and goes on: armed many times, a node with work for more than four passes a second falls behind.
+    Slow,
 }
 
 impl Action {
-    /// The action of that name: `panic`, `error` or `hang`.
+    /// The action of that name: `panic`, `error`, `hang` or `slow`.
     pub fn parse(name: &str) -> Option<Action> {
         match name {
             "panic" => Some(Action::Panic),
             "error" => Some(Action::Error),
             "hang" => Some(Action::Hang),
+            "slow" => Some(Action::Slow),
             _ => None,
         }
     }

@@ -94,6 +94,14 @@ pub fn abort_on_close(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_linger(Some(Duration::ZERO))
 }
 
+/// Says that nothing more will be written, at once; what the peer writes can still be read.
+///
+/// # Errors
+/// When the connection is over already.
+pub fn half_close(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).shutdown(std::net::Shutdown::Write)
+}
+
 /// Why there is no connection.
 #[derive(Debug, Error)]
 pub enum ConnectError {

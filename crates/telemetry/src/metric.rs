@@ -130,6 +130,8 @@ metrics! {
         "1 for a peer that may get work from this node, 0 for one that health or an order keeps it from";
     PoolLenient, Gauge, "pool_lenient", ["pool"],
         "1 while a link that is up is enough for work, 0 while peers must have proven themselves";
+    PoolMode, Gauge, "pool_mode", ["pool", "mode"],
+        "1 for the health mode in force: strict, lenient, or auto, which chooses between them";
     PoolEjections, Counter, "pool_ejections_total", ["peer"],
         "Times that a peer was put out for a while because it was far slower than the others";
     CanariesAcked, Counter, "canaries_acked_total", ["peer"],
@@ -192,12 +194,32 @@ metrics! {
         "1 if the node does not know any more which batches it merged before its damage";
     LatePoints, Counter, "late_points_total", ["action"],
         "Points that came after their window was first emitted";
+    TlsCertificateExpires, Gauge, "tls_certificate_expires_timestamp_seconds", [],
+        "When the node's certificate, or one of those behind it, expires; seconds since 1970";
+    TlsReloads, Counter, "tls_reloads_total", ["outcome"],
+        "Times that TLS files had changed and were taken (done) or could not be (failed)";
+    TlsFilesRefused, Gauge, "tls_files_refused", [],
+        "1 while the TLS files that are there cannot be used, and those read before are";
+    TlsHandshakes, Counter, "tls_handshakes_total", ["port", "side", "outcome"],
+        "TLS handshakes by how they ended: done, or a reason";
     VerdictState, Gauge, "verdict", ["verdict"],
         "1 for the verdict that the node gives on itself";
     Uptime, Gauge, "uptime_seconds", [],
         "Time since the node started";
     ResidentBytes, Gauge, "resident_bytes", [],
         "Memory of the node's process; nodes of one process share it";
+    NotificationsSent, Counter, "notifications_sent_total", ["endpoint"],
+        "Notices that an endpoint has taken";
+    NotificationsFailed, Counter, "notifications_failed_total", ["endpoint", "reason"],
+        "Attempts to tell an endpoint that failed; the notice is tried again";
+    NotificationsGivenUp, Counter, "notifications_given_up_total", ["endpoint", "reason"],
+        "Notices that no attempt will be made for any more";
+    NotificationsWaiting, Gauge, "notifications_waiting", ["endpoint"],
+        "Notices that an endpoint has not taken yet";
+    AdminRefused, Counter, "admin_refused_total", ["reason"],
+        "Requests that the admin API refused: no_token, wrong_token, too_many of them from one address, or role";
+    AdminTokenFileUnusable, Gauge, "admin_token_file_unusable", ["role"],
+        "1 while the file with the tokens of a role cannot be used; those that it last had stay in force";
     LogLinesSwallowed, Counter, "log_lines_swallowed_total", ["site"],
         "Log lines not written because their site repeats";
     BuildInfo, Gauge, "build_info", ["version"],

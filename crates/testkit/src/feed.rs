@@ -1,6 +1,9 @@
 //! A load for an oracle: line `n` has the value `n`, and series and timestamp that can be computed again afterwards from
 //! `n` and a few marks. It can be paused so that every line that was sent is known to have been read, slowed, and let
 //! go on against a relay that has been killed meanwhile.
+//!
+//! It is a client as carbon-relay-ng is one: it looks for the relay's FIN before it writes, ends its connection when it sees
+//! one, and goes on with the next address of its list.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -24,6 +27,8 @@ const WRITE_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub struct Feed {
     pub target: SocketAddr,
+    /// Where it goes when the target takes no connection.
+    pub also: Vec<SocketAddr>,
     /// Names are `<prefix>.g<n modulo 10>.s<n modulo series>`.
     pub prefix: String,
     pub series: u64,
@@ -67,7 +72,17 @@ pub struct Sent {
 impl Feed {
     /// 1,000 series named `load.g<n>.s<n>` at `rate` lines per second; each 47th point up to 25 s late.
     pub fn new(target: SocketAddr, rate: u64) -> Feed {
-        Feed { target, prefix: "load".to_owned(), series: 1000, digits: 0, rate, late_every: 47, late_by: 25, age: 0 }
+        Feed {
+            target,
+            also: Vec::new(),
+            prefix: "load".to_owned(),
+            series: 1000,
+            digits: 0,
+            rate,
+            late_every: 47,
+            late_by: 25,
+            age: 0,
+        }
     }
 
     /// Starts to send.
@@ -79,6 +94,7 @@ impl Feed {
             idle: AtomicBool::new(false),
             lines: AtomicU64::new(0),
             limit: AtomicU64::new(u64::MAX),
+            waited: AtomicU64::new(0),
             log: Mutex::default(),
             feed: self,
         });
@@ -116,6 +132,12 @@ impl Feeding {
     /// Changes the rate; 0 = as fast as lines are taken.
     pub fn set_rate(&self, rate: u64) {
         self.shared.rate.store(rate, Ordering::SeqCst);
+    }
+
+    /// The longest time from when lines were due until they were written, since the last question: relays that take no
+    /// connection or do not read. Whole milliseconds.
+    pub fn take_longest_wait(&self) -> Duration {
+        Duration::from_millis(self.shared.waited.swap(0, Ordering::SeqCst))
     }
 
     /// Stops sending once `lines` lines are written in all.
@@ -203,6 +225,8 @@ struct Shared {
     idle: AtomicBool,
     lines: AtomicU64,
     limit: AtomicU64,
+    /// Milliseconds.
+    waited: AtomicU64,
     log: Mutex<Log>,
 }
 
@@ -242,6 +266,9 @@ impl Shared {
                 std::thread::sleep((due - now).min(LOOK_EVERY));
                 continue;
             }
+            if let Some(told) = connection.take_if(|open| sees_end(&open.stream)) {
+                self.leave(told);
+            }
             let Some(open) = connection.take().or_else(|| self.connect(lines)) else {
                 std::thread::sleep(LOOK_EVERY);
                 continue;
@@ -249,6 +276,8 @@ impl Shared {
             let count = CHUNK_LINES.min(left);
             connection = self.write(open, lines..lines + count, &mut text);
             if let Some(rate) = Some(self.rate.load(Ordering::SeqCst)).filter(|rate| *rate > 0) {
+                let waited = u64::try_from(due.elapsed().as_millis()).unwrap_or(u64::MAX);
+                self.waited.fetch_max(waited, Ordering::SeqCst);
                 // What a stall has made late is not caught up by a burst of more than a second's worth.
                 due = due.max(now.checked_sub(Duration::from_secs(1)).unwrap_or(now));
                 due += Duration::from_secs_f64(count as f64 / rate as f64);
@@ -258,7 +287,9 @@ impl Shared {
     }
 
     fn connect(&self, first: u64) -> Option<Connection> {
-        let stream = TcpStream::connect_timeout(&self.feed.target, Duration::from_secs(2)).ok()?;
+        let targets = std::iter::once(&self.feed.target).chain(&self.feed.also);
+        let mut streams = targets.filter_map(|to| TcpStream::connect_timeout(to, Duration::from_secs(2)).ok());
+        let stream = streams.next()?;
         stream.set_write_timeout(Some(WRITE_WITHIN)).ok()?;
         stream.set_read_timeout(Some(CLOSE_WITHIN)).ok()?;
         Some(Connection { stream, first })
@@ -291,6 +322,14 @@ impl Shared {
         }
     }
 
+    /// The relay ends: what was written is whole lines, so this side ends too. That they were read is the relay's promise,
+    /// and for the oracle to say; a half-close that fails tells that some were not.
+    fn leave(&self, told: Connection) {
+        if told.stream.shutdown(Shutdown::Write).is_err() {
+            self.log().doubtful.push(told.first..self.lines.load(Ordering::SeqCst));
+        }
+    }
+
     /// Half-closes and waits for the other side's end: then everything was read. Else its lines are doubtful.
     fn close(&self, connection: Option<Connection>) {
         let Some(Connection { mut stream, first }) = connection else { return };
@@ -299,6 +338,14 @@ impl Shared {
             self.log().doubtful.push(first..self.lines.load(Ordering::SeqCst));
         }
     }
+}
+
+/// Whether the other side has half-closed. Nothing else is ever read from a relay.
+fn sees_end(stream: &TcpStream) -> bool {
+    let seen = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0_u8; 1]));
+    let back = stream.set_nonblocking(false);
+    // An error shows in the write that follows, which makes the lines doubtful.
+    matches!((seen, back), (Ok(0), Ok(())))
 }
 
 fn end_of(stream: &mut TcpStream) -> io::Result<usize> {

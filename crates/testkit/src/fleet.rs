@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use admin_api::Ledger;
 use rustix::process::Signal;
@@ -199,16 +199,28 @@ impl Fleet {
         self.process(name).signal(Signal::CONT);
     }
 
-    /// SIGTERM, and its end with exit code 0.
+    /// SIGTERM, and its end with exit code 0; how long it took.
     ///
     /// # Panics
     /// When it does not run, or ends otherwise.
     #[track_caller]
-    pub fn stop(&mut self, name: &str) {
+    pub fn stop(&mut self, name: &str) -> Duration {
         let Some(mut process) = self.running.remove(name) else { panic!("{name} does not run") };
+        let start = Instant::now();
         process.signal(Signal::TERM);
         let status = process.wait_end(ENDS);
         assert!(status.success(), "{name} ended with {status}; its log ends:\n{}", tail(&self.log(name)));
+        start.elapsed()
+    }
+
+    /// Everything that the node has written, in all its lives.
+    pub fn log_text(&self, name: &str) -> String {
+        std::fs::read(self.log(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The cluster file that all nodes have which were given no other.
+    pub fn file(&self) -> PathBuf {
+        self.dir.path().join("cluster.toml")
     }
 
     /// Starts it again and waits for its answer.

@@ -43,6 +43,21 @@ pub fn put_json(address: SocketAddr, path: &str, body: &str) -> io::Result<Respo
     send_json(address, "PUT", path, body)
 }
 
+/// Any method, with a bearer token if there is one, and a JSON body.
+///
+/// # Errors
+/// As [`get`].
+pub fn ask_as(token: Option<&str>, address: SocketAddr, line: &str, body: &str) -> io::Result<Response> {
+    let shown = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let length = body.len();
+    exchange(
+        address,
+        &format!(
+            "{line} HTTP/1.0\r\nHost: {address}\r\n{shown}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        ),
+    )
+}
+
 fn send_json(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<Response> {
     let length = body.len();
     exchange(

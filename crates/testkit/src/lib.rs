@@ -10,6 +10,7 @@
 )]
 
 mod api;
+mod authority;
 mod bad_disk;
 mod cluster;
 mod cpu;
@@ -32,6 +33,7 @@ mod sink;
 mod wait;
 
 pub use api::Admin;
+pub use authority::Authority;
 pub use bad_disk::{BadDisk, Broken};
 pub use cluster::{Cluster, Layer, Node, Store};
 pub use cpu::{CpuTime, tree_cpu};

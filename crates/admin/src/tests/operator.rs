@@ -13,8 +13,9 @@ use super::*;
 use crate::{Page, Refusal, SpillAnswer, SpillRequest};
 
 /// A node with a replay of its own and a spill that answers as `spill` says; without it, it has neither.
-struct Operated {
+pub(super) struct Operated {
     settings: Mutex<ReplaySettings>,
+    telemetry: Telemetry,
     spill: fn(SpillRequest) -> oneshot::Receiver<Result<SpillAnswer, Refusal>>,
 }
 
@@ -42,6 +43,9 @@ impl Controls for Operated {
     }
     fn metrics(&self) -> String {
         String::new()
+    }
+    fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
     fn failpoint(&self, _failpoint: Failpoint) -> Result<(), String> {
         Ok(())
@@ -87,7 +91,7 @@ fn loss(done: bool) -> SpillLoss {
 }
 
 /// What it answers tells what it was asked.
-fn spill(request: SpillRequest) -> oneshot::Receiver<Result<SpillAnswer, Refusal>> {
+pub(super) fn spill(request: SpillRequest) -> oneshot::Receiver<Result<SpillAnswer, Refusal>> {
     let gives_up = |dry_run: bool, force: bool| match (dry_run, force) {
         (true, _) => Ok(SpillAnswer::Loss(loss(false))),
         (false, true) => Ok(SpillAnswer::Loss(loss(true))),
@@ -117,16 +121,21 @@ fn spill(request: SpillRequest) -> oneshot::Receiver<Result<SpillAnswer, Refusal
     })
 }
 
-fn operated(spill: fn(SpillRequest) -> oneshot::Receiver<Result<SpillAnswer, Refusal>>) -> Server {
-    serving(Arc::new(Operated { settings: Mutex::new(ReplaySettings::default()), spill }))
+pub(super) fn operated_node(spill: fn(SpillRequest) -> oneshot::Receiver<Result<SpillAnswer, Refusal>>) -> Operated {
+    Operated { settings: Mutex::new(ReplaySettings::default()), telemetry: Telemetry::new("n", "relay"), spill }
 }
 
-fn serving(controls: Arc<dyn Controls>) -> Server {
+fn operated(spill: fn(SpillRequest) -> oneshot::Receiver<Result<SpillAnswer, Refusal>>) -> Server {
+    serving(Arc::new(operated_node(spill)), Door::open())
+}
+
+pub(super) fn serving(controls: Arc<dyn Controls>, door: Door) -> Server {
     let supervisor = Supervisor::new("n", Clock::new(), engine::restart::RestartPolicy::default()).unwrap();
     let listener = runtime::net::listen(SocketAddr::from(([127, 0, 0, 1], 0)), 16).unwrap();
     let addr = listener.local_addr().unwrap();
-    serve(listener, controls, &supervisor).unwrap();
-    let node = Arc::new(Node { verdict: Mutex::new(Verdict::Ready), supervisor: supervisor.clone() });
+    let (limits, tls, clock) = (Limits::default(), tls::Door::plain(), Clock::new());
+    serve(crate::Server { limits, listener, controls, door, tls, clock }, &supervisor).unwrap();
+    let node = node(&supervisor);
     Server { addr, node, supervisor }
 }
 

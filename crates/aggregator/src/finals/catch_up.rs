@@ -1,5 +1,6 @@
 //! How fast stores may catch up with the windows that they missed, as the operator has set it: kept in a file of the data
 //! directory, replaced as a whole. A file that cannot be read is as good as none; the cluster file's `replay.rate` counts.
+//! What changed is in the log of changes beside it ([`node::AuditLog`]); what changes nothing is in neither.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,13 +11,13 @@ use admin_api::{AuditEntry, ReplayChange, ReplaySettings, SourceSettings};
 use engine::rate;
 use engine::replay::{ONE_SOURCE, known_sources, unknown_source};
 use engine::time::UnixSeconds;
+use node::AuditLog;
 use runtime::replace_file;
+use tracing::warn;
 
 use crate::partial_lock as lock;
 
 const FILE: &str = "replay.json";
-/// Changes that are remembered until the process ends.
-const AUDIT_MAX: usize = 100;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -25,10 +26,10 @@ pub(crate) struct CatchUp {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     settings: ReplaySettings,
-    audit: Vec<AuditEntry>,
+    log: Option<AuditLog>,
 }
 
 impl CatchUp {
@@ -37,14 +38,15 @@ impl CatchUp {
         let file = data.join(FILE);
         let read = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let settings = read.unwrap_or_else(|| ReplaySettings { rate, adaptive: false, ..ReplaySettings::default() });
-        CatchUp { file: Some(file), state: Mutex::new(State { settings, audit: Vec::new() }) }
+        let log = Some(AuditLog::open(data, "replay"));
+        CatchUp { file: Some(file), state: Mutex::new(State { settings, log }) }
     }
 
     /// For tests: kept nowhere.
     #[cfg(test)]
     pub(crate) fn unkept(rate: u64) -> CatchUp {
         let settings = ReplaySettings { rate, ..ReplaySettings::default() };
-        CatchUp { file: None, state: Mutex::new(State { settings, audit: Vec::new() }) }
+        CatchUp { file: None, state: Mutex::new(State { settings, log: None }) }
     }
 
     /// What is in force.
@@ -61,41 +63,22 @@ impl CatchUp {
         (all, own)
     }
 
-    /// Changes what is asked, and keeps it; in force when this returns. `sources`: those there are.
+    /// Changes what is asked, and keeps it; in force when this returns. What was in force already is not among the changes
+    /// that come back. `sources`: those there are.
     ///
     /// # Errors
     /// Says what is wrong and what is in force; nothing has changed then.
-    pub(crate) fn change(&self, change: &ReplayChange, sources: &[String], now: UnixSeconds) -> Result<(), Refusal> {
+    pub(crate) fn change(
+        &self,
+        change: &ReplayChange,
+        sources: &[String],
+        now: UnixSeconds,
+    ) -> Result<Vec<AuditEntry>, Refusal> {
         let mut state = lock(&self.state);
-        let mut settings = state.settings.clone();
-        check(change, sources, &settings)?;
-        let mut audit = Vec::new();
-        let mut note = |what: String, old: String, new: String| {
-            audit.push(AuditEntry { at: u64::from(now.0), by: change.by.clone(), what, old, new });
-        };
-        match &change.source {
-            None => {
-                if let Some(rate) = change.rate {
-                    note("rate".into(), settings.rate.to_string(), rate.to_string());
-                    settings.rate = rate;
-                }
-                if let Some(paused) = change.paused {
-                    note("paused".into(), settings.paused.to_string(), paused.to_string());
-                    settings.paused = paused;
-                }
-            }
-            Some(source) => {
-                let own: &mut SourceSettings = settings.sources.entry(source.clone()).or_default();
-                if let Some(rate) = change.rate {
-                    let old = own.rate.map_or_else(|| "none".into(), |rate| rate.to_string());
-                    note(format!("{source}.rate"), old, rate.to_string());
-                    own.rate = Some(rate);
-                }
-                if let Some(paused) = change.paused {
-                    note(format!("{source}.paused"), own.paused.to_string(), paused.to_string());
-                    own.paused = paused;
-                }
-            }
+        check(change, sources, &state.settings)?;
+        let (mut settings, audit) = applied(&state.settings, change, now);
+        if audit.is_empty() {
+            return Ok(audit);
         }
         settings.version += 1;
         (settings.changed_at, settings.changed_by) = (u64::from(now.0), change.by.clone());
@@ -105,15 +88,48 @@ impl CatchUp {
             kept.map_err(|error| Refusal::unavailable(format!("keep the settings: {error}")))?;
         }
         state.settings = settings;
-        state.audit.splice(0..0, audit.into_iter().rev());
-        state.audit.truncate(AUDIT_MAX);
-        Ok(())
+        if let Some(log) = &mut state.log {
+            for entry in &audit {
+                if let Err(error) = log.note(entry.clone()) {
+                    warn!(%error, "a change of the catch-up is in force, and not in the audit log on disk");
+                }
+            }
+        }
+        Ok(audit)
     }
 
-    /// What operators changed since the start of the process, latest first.
+    /// What operators changed, latest first.
     pub(crate) fn audit(&self) -> Vec<AuditEntry> {
-        lock(&self.state).audit.clone()
+        lock(&self.state).log.as_ref().map(AuditLog::entries).unwrap_or_default()
     }
+}
+
+/// The settings with a change that was checked, and what is other than before.
+fn applied(before: &ReplaySettings, change: &ReplayChange, now: UnixSeconds) -> (ReplaySettings, Vec<AuditEntry>) {
+    let mut settings = before.clone();
+    let mut audit = Vec::new();
+    let mut note = |what: String, old: String, new: String| {
+        if old != new {
+            audit.push(AuditEntry { at: u64::from(now.0), by: change.by.clone(), what, old, new });
+        }
+    };
+    match &change.source {
+        None => {
+            settings.rate = change.rate.unwrap_or(before.rate);
+            settings.paused = change.paused.unwrap_or(before.paused);
+            note("rate".into(), before.rate.to_string(), settings.rate.to_string());
+            note("paused".into(), before.paused.to_string(), settings.paused.to_string());
+        }
+        Some(source) => {
+            let old = before.sources.get(source).cloned().unwrap_or_default();
+            let new = SourceSettings { rate: change.rate.or(old.rate), paused: change.paused.unwrap_or(old.paused) };
+            let shown = |rate: Option<u64>| rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
+            note(format!("{source}.rate"), shown(old.rate), shown(new.rate));
+            note(format!("{source}.paused"), old.paused.to_string(), new.paused.to_string());
+            settings.sources.insert(source.clone(), new);
+        }
+    }
+    (settings, audit)
 }
 
 fn check(change: &ReplayChange, sources: &[String], settings: &ReplaySettings) -> Result<(), Refusal> {
@@ -152,10 +168,16 @@ mod tests {
         let change = ReplayChange { rate: Some(7), by: "me".into(), ..ReplayChange::default() };
         catch_up.change(&change, &[], NOW).expect("a good rate");
         let pause = ReplayChange { source: Some(source.clone()), paused: Some(true), ..ReplayChange::default() };
-        catch_up.change(&pause, std::slice::from_ref(&source), NOW).expect("a known source");
+        let changed = catch_up.change(&pause, std::slice::from_ref(&source), NOW).expect("a known source");
+        assert_eq!(changed.len(), 1);
         for catch_up in [catch_up, CatchUp::open(&dir, 50_000)] {
+            // Said again, it is no news: no version, no entry.
+            for again in [&change, &pause] {
+                assert_eq!(catch_up.change(again, std::slice::from_ref(&source), NOW).expect("as before"), []);
+            }
             assert_eq!(catch_up.rates(&source), (7, Some(0)));
-            assert_eq!(catch_up.settings().version, 2);
+            let audit: Vec<String> = catch_up.audit().into_iter().map(|entry| entry.what).collect();
+            assert_eq!((catch_up.settings().version, audit), (2, vec![format!("{source}.paused"), "rate".into()]));
         }
         fs::remove_dir_all(&dir).expect("cleaned up");
     }

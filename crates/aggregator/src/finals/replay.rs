@@ -1,7 +1,7 @@
 //! What stores missed, as a replay of its own: its status, and the operator's hand on it.
 
 use admin::Refusal;
-use admin_api::{ReplayChange, ReplaySource, ReplayStatus};
+use admin_api::{AuditEntry, ReplayChange, ReplaySource, ReplayStatus};
 use engine::final_node::cursor::Waiting;
 use engine::time::UnixSeconds;
 
@@ -82,12 +82,12 @@ impl FinalRole {
     ///
     /// # Errors
     /// Says what is wrong and what is in force.
-    pub(crate) fn change_replay(&self, change: &ReplayChange) -> Result<ReplayStatus, Refusal> {
+    pub(crate) fn change_replay(&self, change: &ReplayChange) -> Result<(ReplayStatus, Vec<AuditEntry>), Refusal> {
         let sources: Vec<String> = self.targets.iter().map(super::targets::Target::source).collect();
         let source = change.source.as_deref().and_then(|source| own_name(&self.setup.node, source));
         let change = ReplayChange { source: source.map(str::to_owned), ..change.clone() };
-        self.catch_up.change(&change, &sources, self.setup.clock.unix())?;
-        Ok(self.replay_status())
+        let changed = self.catch_up.change(&change, &sources, self.setup.clock.unix())?;
+        Ok((self.replay_status(), changed))
     }
 }
 

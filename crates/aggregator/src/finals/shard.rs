@@ -90,7 +90,9 @@ pub(crate) fn run(worker: &Worker, role: &FinalRole, number: usize) -> Result<()
     let (mut emitted, mut kept) = (Mono::ZERO, Mono::ZERO);
     loop {
         worker.beat();
-        if !worker.is_current() || (worker.should_stop() && inputs.first.is_empty() && inputs.second.is_empty()) {
+        // Who stops answers for what it has taken up.
+        let is_idle = inputs.first.is_empty() && inputs.second.is_empty() && shard.waiting.is_empty();
+        if !worker.is_current() || (worker.should_stop() && is_idle) {
             return Ok(());
         }
         shard.take_inputs(&inputs)?;

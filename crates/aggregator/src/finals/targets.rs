@@ -20,7 +20,6 @@ const ROOM_BYTES: u64 = 128 << 20;
 /// One address of a store.
 #[derive(Debug)]
 pub(crate) struct Target {
-    pub(crate) store: usize,
     /// `<store>/<host:port>`: what is written about it on disk.
     pub(crate) name: String,
     sender: StoreSender,
@@ -34,11 +33,10 @@ pub(crate) struct Target {
 impl Target {
     /// All addresses, those of the first store first.
     pub(crate) fn all(stores: &[Store]) -> Vec<Target> {
-        let of = |(store, of): (usize, &Store)| {
+        let of = |of: &Store| {
             let name = of.name.clone();
             let senders: Vec<StoreSender> = of.senders.clone();
             senders.into_iter().map(move |sender| Target {
-                store,
                 name: format!("{name}/{}", sender.status().addr),
                 sender,
                 seen: AtomicU64::new(0),
@@ -46,7 +44,7 @@ impl Target {
                 rates: Mutex::default(),
             })
         };
-        stores.iter().enumerate().flat_map(of).collect()
+        stores.iter().flat_map(of).collect()
     }
 
     /// The source's name in replay: `windows:<store>/<host:port>`.

@@ -38,7 +38,8 @@ pub(crate) struct Row {
     pub(crate) newest: Option<u64>,
     /// Share of the horizon that the oldest point has used up; only what goes into windows has a horizon.
     pub(crate) horizon_used_percent: Option<u64>,
-    /// Points that are, or at the rate of now will be, past the horizon.
+    /// Points that will be past the horizon when their turn comes: at the rate of now; while all is paused, if it were
+    /// resumed now; while nothing moves, those that are past it already.
     pub(crate) late_points: u64,
     pub(crate) rate_now: u64,
     /// Since the replayers' start.
@@ -94,6 +95,19 @@ impl<'c> Picture<'c> {
         said.unwrap_or(context.cluster.final_.horizon.as_secs())
     }
 
+    /// Whether every replayer that answers is paused; then the rate to which it is set.
+    pub(crate) fn paused_at(&self) -> Option<u64> {
+        let mut settings = self.said(Layer::Replayer).map(|(_, status)| &status.settings).peekable();
+        settings.peek()?;
+        settings.try_fold(0, |most, settings| settings.paused.then_some(settings.rate.max(most)))
+    }
+
+    /// Until the oldest point that has a horizon passes it; zero when it has. `None`: none has one.
+    pub(crate) fn horizon_left(&self, context: &Context<'_>, rows: &[Row]) -> Option<u64> {
+        let oldest = rows.iter().filter(|row| row.horizon_used_percent.is_some()).filter_map(|row| row.oldest).min()?;
+        Some(self.horizon(context).saturating_sub(context.age(oldest)))
+    }
+
     /// All sources, the abnormal ones first, then by what waits.
     pub(crate) fn rows(&self, context: &Context<'_>) -> Vec<Row> {
         let mut rows: BTreeMap<(String, String), Row> = BTreeMap::new();
@@ -125,7 +139,10 @@ impl<'c> Picture<'c> {
     /// What can be said only when all rows are there.
     fn finish(&self, rows: &mut [Row], context: &Context<'_>) {
         let horizon = self.horizon(context);
-        let drain = drain_seconds(rows);
+        let drain = match self.paused_at() {
+            Some(rate) => at_best_seconds(rows, rate),
+            None => drain_seconds(rows).unwrap_or(0),
+        };
         for row in rows.iter_mut() {
             let away = self.spills.iter().any(|spill| spill.node.name == row.source && spill.result.is_err());
             if row.pending_points == 0 && row.error.is_none() && !away {
@@ -214,14 +231,19 @@ pub(crate) fn drain_seconds(rows: &[Row]) -> Option<u64> {
     (rate > 0).then(|| pending.div_ceil(rate))
 }
 
+/// Until nothing waits, at this rate.
+pub(crate) fn at_best_seconds(rows: &[Row], rate: u64) -> u64 {
+    let pending = rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.pending_points));
+    pending.div_ceil(rate.max(1))
+}
+
 /// Of `points` spread evenly over `ages` (oldest, newest; seconds) and replayed oldest first within `drain` seconds, how
 /// many are older than `horizon` when their turn comes.
 ///
 /// The point at fraction `f` from the oldest has the age `oldest - f x span + f x drain` then.
-fn late(points: u64, ages: (u64, u64), drain: Option<u64>, horizon: u64) -> u64 {
+fn late(points: u64, ages: (u64, u64), drain: u64, horizon: u64) -> u64 {
     let (oldest, newest) = ages;
     let span = oldest.saturating_sub(newest);
-    let Some(drain) = drain else { return points };
     let share = |part: u64, of: u64| {
         let late = u128::from(points) * u128::from(part.min(of)) / u128::from(of.max(1));
         u64::try_from(late).unwrap_or(points)
@@ -267,25 +289,23 @@ mod tests {
     fn what_comes_too_late_is_known_beforehand() {
         // points, (oldest, newest), drain, horizon, late
         let cases = [
-            (1000, (50, 0), Some(10), 100, 0),
+            (1000, (50, 0), 10, 100, 0),
             // Replayed slower than it came: the last third comes when the horizon has passed.
-            (900, (100, 0), Some(250), 200, 300),
-            (900, (100, 0), Some(100), 100, 0),
+            (900, (100, 0), 250, 200, 300),
+            (900, (100, 0), 100, 100, 0),
             // The oldest half is past it already and it goes at once; slower, more.
-            (1000, (200, 0), Some(0), 100, 500),
-            (1000, (200, 0), Some(100), 100, 1000),
-            (1000, (200, 0), Some(300), 100, 1000),
+            (1000, (200, 0), 0, 100, 500),
+            (1000, (200, 0), 100, 100, 1000),
+            (1000, (200, 0), 300, 100, 1000),
             // All at one time.
-            (10, (101, 101), Some(0), 100, 10),
-            (10, (99, 99), Some(1), 100, 0),
-            (10, (99, 99), Some(2), 100, 5),
-            // Nothing moves.
-            (10, (5, 5), None, 100, 10),
-            (0, (5, 5), None, 100, 0),
-            (u64::MAX, (u64::MAX, 0), Some(1), 0, u64::MAX),
+            (10, (101, 101), 0, 100, 10),
+            (10, (99, 99), 1, 100, 0),
+            (10, (99, 99), 2, 100, 5),
+            (0, (5, 5), 1, 100, 0),
+            (u64::MAX, (u64::MAX, 0), 1, 0, u64::MAX),
         ];
         for (points, ages, drain, horizon, expected) in cases {
-            assert_eq!(late(points, ages, drain, horizon), expected, "{points} {ages:?} {drain:?} {horizon}");
+            assert_eq!(late(points, ages, drain, horizon), expected, "{points} {ages:?} {drain} {horizon}");
         }
     }
 

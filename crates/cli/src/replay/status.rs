@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::RUNBOOK;
 use super::arguments::Watch;
-use super::picture::{Picture, Row, alarm, drain_seconds};
+use super::picture::{Picture, Row, alarm, at_best_seconds, drain_seconds};
 use super::source;
 use crate::amount::{bytes, count};
 use crate::client::Answer;
@@ -34,6 +34,8 @@ struct Report<'a> {
     eta_seconds: Option<u64>,
     horizon_seconds: u64,
     horizon_used_percent: Option<u64>,
+    /// Until the oldest point that has a horizon passes it.
+    horizon_left_seconds: Option<u64>,
     late_points: u64,
     sources: &'a [Row],
     notes: &'a [String],
@@ -108,6 +110,7 @@ fn report(context: &Context<'_>, picture: &Picture<'_>, rows: &[Row], screen: &m
         eta_seconds: drain_seconds(rows),
         horizon_seconds: picture.horizon(context),
         horizon_used_percent: rows.iter().filter_map(|row| row.horizon_used_percent).max(),
+        horizon_left_seconds: picture.horizon_left(context, rows),
         late_points: sum(rows, |row| row.late_points),
         sources: rows,
         notes: &notes(picture, rows),
@@ -241,7 +244,7 @@ fn figures(context: &Context<'_>, picture: &Picture<'_>, rows: &[Row], screen: &
     match drain_seconds(rows) {
         Some(0) => {}
         Some(seconds) => out.push_str(&format!("done in    {} at this rate\n", duration(seconds))),
-        None => out.push_str("done in    never: nothing moves\n"),
+        None => out.push_str(&format!("done in    {}\n", nothing_moves(context, picture, rows))),
     }
     let used = rows.iter().filter_map(|row| row.horizon_used_percent).max().unwrap_or(0);
     if let Some(text) = alarm(used) {
@@ -249,10 +252,35 @@ fn figures(context: &Context<'_>, picture: &Picture<'_>, rows: &[Row], screen: &
     }
     let late = sum(rows, |row| row.late_points);
     if late > 0 {
-        let text = format!("about {} points are, or at this rate will be, past the horizon", count(late));
+        let text = format!("about {} points {}", count(late), come_late(picture, rows));
         out.push_str(&format!("too late   {}\n", screen.alarm(&text)));
     }
     out
+}
+
+/// How long that may stay so, and what would be if it were ended.
+fn nothing_moves(context: &Context<'_>, picture: &Picture<'_>, rows: &[Row]) -> String {
+    let horizon = match picture.horizon_left(context, rows) {
+        Some(0) => "; the oldest point is past the horizon".to_owned(),
+        Some(left) => format!("; the oldest point passes the horizon in {}", duration(left)),
+        None => String::new(),
+    };
+    match picture.paused_at() {
+        Some(rate) => {
+            let at_best = duration(at_best_seconds(rows, rate));
+            format!("paused: nothing moves{horizon}; resumed now, it takes {at_best} at best at {}", rate::show(rate))
+        }
+        None => format!("never: nothing moves{horizon}"),
+    }
+}
+
+/// When the points that are called late are that.
+fn come_late(picture: &Picture<'_>, rows: &[Row]) -> &'static str {
+    match (picture.paused_at(), drain_seconds(rows)) {
+        (Some(_), _) => "are past the horizon, or would be if replay were resumed now",
+        (None, Some(_)) => "are, or at this rate will be, past the horizon",
+        (None, None) => "are past the horizon",
+    }
 }
 
 /// Who replays, and what is set there; those that do not answer first.
@@ -358,8 +386,10 @@ fn notes(picture: &Picture<'_>, rows: &[Row]) -> Vec<String> {
     for row in rows.iter().filter(|row| row.late_points > 0) {
         let (late, all) = (count(row.late_points), count(row.pending_points));
         notes.push(format!(
-            "{}/{}: about {late} of {all} points are, or at this rate will be, past the horizon and refused as too_old",
-            row.source, row.destination
+            "{}/{}: about {late} of {all} points {}: the final layer refuses them as too_old",
+            row.source,
+            row.destination,
+            come_late(picture, rows)
         ));
     }
     for row in rows.iter().filter(|row| !row.refused.is_empty()) {

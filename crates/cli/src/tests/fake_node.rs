@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 pub(super) struct Asked {
     /// Such as `GET /v1/spill`.
     pub(super) what: String,
+    /// What it was shown, after `Authorization: `.
+    pub(super) shown: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
@@ -144,7 +146,8 @@ fn read(stream: &mut TcpStream) -> Option<Asked> {
             if body.len() >= length.unwrap_or(0) {
                 let first = String::from_utf8_lossy(&bytes[..end]);
                 let what = first.lines().next()?.strip_suffix(" HTTP/1.1")?.to_owned();
-                return Some(Asked { what, body: body.to_vec() });
+                let shown = first.lines().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned);
+                return Some(Asked { what, shown, body: body.to_vec() });
             }
         }
         match stream.read(&mut chunk) {

@@ -86,7 +86,7 @@ fn show_tells_an_overloaded_node_from_one_with_a_crashed_worker_and_has_the_abno
 }
 
 /// A node that takes orders: the second time nothing changes. `kept`: the drained node that it keeps in for its floor.
-fn obeying(name: &str, kept: Option<&'static str>) -> FakeNode {
+pub(super) fn obeying(name: &str, kept: Option<&'static str>) -> FakeNode {
     let (name, taken) = (name.to_owned(), Mutex::new(Vec::<String>::new()));
     FakeNode::responding(move |asked| obey(&name, &mut taken.lock().expect("whole"), kept, asked))
 }
@@ -166,8 +166,13 @@ fn modes_are_shown_once_when_all_nodes_know_the_same_orders() {
             ordered_by: Some("bob on relay-1".into()),
         };
         FakeNode::start(Manner::Json(
-            serde_json::to_string(&ModeStatus { node: node.into(), layers: vec![layer], digest: digest.into() })
-                .expect("JSON"),
+            serde_json::to_string(&ModeStatus {
+                node: node.into(),
+                layers: vec![layer],
+                drained: Vec::new(),
+                digest: digest.into(),
+            })
+            .expect("JSON"),
         ))
     };
     let (one, two) = (modes("relay-1", "a", "lenient"), modes("relay-2", "a", "lenient"));

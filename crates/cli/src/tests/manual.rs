@@ -24,7 +24,7 @@ fn completions_know_the_commands_and_are_good_shell() {
     for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef spillway"), ("fish", "complete -c spillway")] {
         let said = spillway(&["completions", shell]);
         assert_eq!((said.exit, said.err.as_str()), (Exit::Ok, ""), "{shell}");
-        for word in [mark, "replay", "audit", "canary", "spill", "completions"] {
+        for word in [mark, "replay", "audit", "canary", "spill", "completions", "console", "i-know-it-is-open"] {
             assert!(said.out.contains(word), "{word} is missing for {shell}");
         }
         assert_eq!(spillway(&["completions", shell, "--json"]).json()["script"], said.out);
@@ -51,6 +51,9 @@ fn every_command_has_a_man_page_and_the_first_names_the_exit_codes() {
         assert!(page(name).contains("Exit codes"), "{name}");
     }
     assert!(page("spillway-replay-rate").contains("Points per second"), "{}", page("spillway-replay-rate"));
+    for text in ["127.0.0.1:8640", "i\\-know\\-it\\-is\\-open", "ssh"] {
+        assert!(page("spillway-console").contains(text), "{text} in {}", page("spillway-console"));
+    }
     let pages = spillway(&["man", path, "--json"]).json()["pages"].as_array().map(Vec::len);
     assert_eq!(pages, fs::read_dir(&directory.0).ok().map(Iterator::count));
     let taken = File::new("man-taken", "");

@@ -2,25 +2,20 @@
 
 use std::time::Duration;
 
-use admin_api::{ReplayStatus, SpillStatus, Status, paths};
 use anyhow::Context as _;
-use config::{Cluster, Layer, Node};
+use config::Cluster;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use runtime::Clock;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::dialogue::{Dialogue, Key, Step};
-use super::model::{Look, Model};
-use super::order::Order;
 use super::view;
-use crate::client::{Answer, Client, Request, complaint, exchange_all};
-use engine::rate;
+use crate::client::Client;
+use crate::watch::{ASK_EVERY, Model, foresee, look, send};
 
 /// Keys are looked for so often.
 const KEYS_EVERY: Duration = Duration::from_millis(50);
-/// Nodes are asked so often.
-const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// # Errors
 /// When the terminal does not do what it is told.
@@ -48,8 +43,11 @@ impl Top<'_> {
         let mut next_ask = interval(ASK_EVERY);
         next_ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let cluster = self.cluster;
-        // What is under way: one round of questions, and one order.
+        // What is under way: one round of questions, the preview of an order, and one order.
         let mut asking = std::pin::pin!(None);
+        let by = self.by.clone();
+        let by = by.as_str();
+        let mut foreseeing = std::pin::pin!(None);
         let mut ordering = std::pin::pin!(None);
         loop {
             let (model, dialogue, colour) = (&self.model, &self.dialogue, self.colour);
@@ -62,7 +60,17 @@ impl Top<'_> {
                         match step {
                             Step::Stay => {}
                             Step::Quit => return Ok(()),
-                            Step::Send(order) => ordering.set(Some(send(cluster, order, self.by.clone()))),
+                            Step::Foresee(order) => {
+                                let now = self.clock.unix();
+                                foreseeing.set(Some(async move {
+                                    let preview = foresee(cluster, &order, by, now).await;
+                                    (order, preview)
+                                }));
+                            }
+                            Step::Send(order) => {
+                                let now = self.clock.unix();
+                                ordering.set(Some(async move { send(cluster, &order, by, now).await }));
+                            }
                         }
                     }
                 }
@@ -73,6 +81,10 @@ impl Top<'_> {
                     for (name, look) in looks {
                         self.model.see(now, name, look);
                     }
+                }
+                (order, preview) = under_way(foreseeing.as_mut()) => {
+                    foreseeing.set(None);
+                    self.dialogue = self.dialogue.foreseen(&order, preview);
                 }
                 lines = under_way(ordering.as_mut()) => {
                     ordering.set(None);
@@ -119,56 +131,5 @@ fn known(code: KeyCode) -> Option<Key> {
     match code.as_char() {
         Some(c) => Some(Key::Char(c)),
         None => others.into_iter().find(|(other, _)| *other == code).map(|(_, key)| key),
-    }
-}
-
-/// Asks every node everything, at once.
-async fn look(cluster: &Cluster) -> Vec<(&str, Look)> {
-    let of = |layers: &'static [Layer], path: &'static str| {
-        cluster.nodes.iter().filter(|node| layers.contains(&node.layer)).map(move |node| (node, Request::get(path)))
-    };
-    let mut requests: Vec<(&Node, Request)> =
-        cluster.nodes.iter().map(|node| (node, Request::get(paths::STATUS))).collect();
-    let nodes = requests.len();
-    requests.extend(of(&[Layer::Relay], paths::SPILL));
-    let spills = requests.len();
-    requests.extend(of(&[Layer::Replayer, Layer::Final], paths::REPLAY));
-    let mut answers = exchange_all(requests).await;
-    let replays: Vec<Answer<'_, ReplayStatus>> = answers.split_off(spills).into_iter().map(Answer::decoded).collect();
-    let spills: Vec<Answer<'_, SpillStatus>> = answers.split_off(nodes).into_iter().map(Answer::decoded).collect();
-    let looks = answers.into_iter().map(|answer| {
-        let node = answer.node;
-        let look = Look {
-            status: answer.decoded::<Status>().result.map_err(|fault| fault.to_string()),
-            spill: of_node(&spills, node),
-            replay: of_node(&replays, node),
-        };
-        (node.name.as_str(), look)
-    });
-    looks.collect()
-}
-
-fn of_node<T: Clone>(answers: &[Answer<'_, T>], node: &Node) -> Option<T> {
-    let answer = answers.iter().find(|answer| answer.node.name == node.name)?;
-    answer.result.as_ref().ok().cloned()
-}
-
-/// Sends an order to all nodes that replay, and says what each made of it.
-async fn send(cluster: &Cluster, order: Order, by: String) -> Vec<String> {
-    let change = order.change(&by);
-    let replaying = cluster.nodes.iter().filter(|node| matches!(node.layer, Layer::Replayer | Layer::Final));
-    let requests = replaying.map(|node| Request::put(paths::REPLAY, &change).map(|request| (node, request)));
-    match requests.collect::<anyhow::Result<Vec<_>>>() {
-        Ok(requests) => exchange_all(requests).await.into_iter().map(|answer| outcome(answer.decoded())).collect(),
-        Err(error) => vec![format!("{error:#}")],
-    }
-}
-
-fn outcome(answer: Answer<'_, ReplayStatus>) -> String {
-    let name = &answer.node.name;
-    match answer.result {
-        Ok(replay) if replay.settings.paused => format!("{name}: paused"),
-        Ok(replay) => format!("{name}: up to {}", rate::show(replay.settings.rate)),
-        Err(fault) => complaint(name, &fault).trim_end().to_owned(),
     }
 }

@@ -1,17 +1,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use admin_api::{DestinationLedger, Ledger, ReplaySettings, ReplayStatus, SpillLane, SpillStatus, Status, Verdict};
+use admin_api::{
+    DestinationLedger, Health, LayerMode, Ledger, ModeStatus, PoolNode, PoolStatus, ReplaySettings, ReplayStatus,
+    SpillLane, SpillStatus, Status, Verdict,
+};
 use config::{Cluster, Layer};
+use engine::health::Mode;
 use engine::time::Mono;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::dialogue::{Dialogue, Key, Step};
-use super::model::{Flow, HISTORY, Look, Model, NodeView};
-use super::order::Order;
 use super::view;
+use crate::order::Line;
 use crate::tests::parsed;
+use crate::watch::{Flow, HISTORY, Look, Model, NodeView, Order, Traffic};
 
 fn cluster() -> Cluster {
     let nodes = [("final-1", "final"), ("relay-1", "relay"), ("replayer-1", "replayer")];
@@ -38,7 +42,56 @@ fn status(verdict: Verdict, received: u64, delivered: u64) -> Status {
 }
 
 fn look(received: u64, delivered: u64) -> Look {
-    Look { status: Ok(status(Verdict::Ready, received, delivered)), spill: None, replay: None }
+    only(Ok(status(Verdict::Ready, received, delivered)))
+}
+
+fn only(status: Result<Status, String>) -> Look {
+    Look { status, health: None, orders: None, spill: None, replay: None }
+}
+
+/// What relay-1 says of the pool that it sends to: partial-1 is proven, partial-2 as given.
+fn pool(eligible: bool, standing: &str, why: &str) -> Look {
+    let member = |node: &str, eligible, standing: &str, why: &str| PoolNode {
+        node: node.to_owned(),
+        eligible,
+        standing: standing.to_owned(),
+        why: why.to_owned(),
+        verdict: None,
+        clean_seconds: None,
+        ack_ms: None,
+        queue_ms: None,
+        canaries_acked: 0,
+        canaries_failed: 0,
+        ejections: 0,
+    };
+    let pool = PoolStatus {
+        layer: "partial".into(),
+        shared: true,
+        mode: "auto".into(),
+        stance: "lenient".into(),
+        floor: 1,
+        size: 2,
+        strict: 1,
+        nodes: vec![member("partial-1", true, "proven", ""), member("partial-2", eligible, standing, why)],
+    };
+    let health = Health { pools: vec![pool], ..Health::new("relay-1", "relay", Verdict::Ready) };
+    let mode = |layer: &str| LayerMode {
+        layer: layer.to_owned(),
+        mode: "auto".into(),
+        until: None,
+        then: None,
+        ordered_at: None,
+        ordered_by: None,
+    };
+    let drained = if why.contains("drained") { vec!["partial-2".to_owned()] } else { Vec::new() };
+    let layers = vec![mode("partial"), mode("final")];
+    let orders = ModeStatus { node: "relay-1".into(), layers, drained, digest: String::new() };
+    Look { health: Some(health), orders: Some(orders), ..look(0, 0) }
+}
+
+fn pooled() -> Model {
+    let nodes = [("relay-1", "relay"), ("partial-1", "partial"), ("partial-2", "partial"), ("final-1", "final")];
+    Model::new(&parsed(nodes.map(|(name, layer)| (name.to_owned(), layer))))
 }
 
 fn replay(rate: u64, paused: bool, backlog_points: u64) -> Look {
@@ -84,7 +137,10 @@ fn counters_become_rates_by_the_time_that_really_passed() {
     model.see(at(1), "relay-1", look(1_000, 900));
     assert_eq!(flow_of(&model, "relay-1"), None, "one look is no rate");
     model.see(at(3), "relay-1", look(5_000, 1_900));
-    assert_eq!(flow_of(&model, "relay-1"), Some(Flow { taken_in: 2_000, handed_on: 500, ..Flow::default() }));
+    assert_eq!(
+        flow_of(&model, "relay-1"),
+        Some(Flow { taken_in: 2_000, handed_on: 500, to_stores: 500, ..Flow::default() })
+    );
 }
 
 #[test]
@@ -95,7 +151,7 @@ fn a_node_that_started_anew_or_was_silent_has_no_rate_for_that_second() {
     assert_eq!(flow_of(&model, "relay-1"), None, "the counters went back");
     model.see(at(3), "relay-1", look(30, 30));
     assert_eq!(flow_of(&model, "relay-1").map(|flow| flow.taken_in), Some(20));
-    model.see(at(4), "relay-1", Look { status: Err("connection refused".into()), spill: None, replay: None });
+    model.see(at(4), "relay-1", only(Err("connection refused".into())));
     model.see(at(5), "relay-1", look(50, 50));
     assert_eq!(flow_of(&model, "relay-1"), None, "nothing is known of the time before");
 }
@@ -122,8 +178,8 @@ fn the_screen_says_what_is_wrong_and_where() {
     model.see(at(1), "relay-1", Look { spill: Some(spill.clone()), ..look(1_000, 0) });
     model.see(at(2), "relay-1", Look { spill: Some(spill), ..look(3_000, 0) });
     let sick = Verdict::Degraded { worker: "final.shard.0".into(), restarts: 4, error: "panic: index".into() };
-    model.see(at(2), "final-1", Look { status: Ok(status(sick, 0, 0)), spill: None, replay: None });
-    model.see(at(2), "replayer-1", Look { status: Err("connection refused".into()), spill: None, replay: None });
+    model.see(at(2), "final-1", only(Ok(status(sick, 0, 0))));
+    model.see(at(2), "replayer-1", only(Err("connection refused".into())));
     let shown = screen(&model, &Dialogue::Looking);
     for part in [
         "spillway test: 1 of 3 nodes ready",
@@ -148,6 +204,8 @@ fn a_small_terminal_is_no_reason_to_fall_over() {
     for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 24), (300, 100)] {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
         terminal.draw(|frame| view::draw(frame, &model, &dialogue, true)).expect("drawn");
+        let shown = terminal.backend().to_string();
+        assert!(width < 80 || (shown.contains("q quit") && shown.contains("d drain node")), "{shown}");
     }
 }
 
@@ -160,7 +218,7 @@ fn a_rate_goes_out_only_after_its_effect_was_shown_and_confirmed() {
     assert_eq!(step, Step::Stay);
     let Dialogue::Confirming { order, preview } = &dialogue else { panic!("{dialogue:?}") };
     assert_eq!(*order, Order::Rate(100_000));
-    assert!(preview[0].contains("replayer-1") && preview[0].contains("take 10s at best"), "{preview:?}");
+    assert!(preview[0].text.contains("replayer-1") && preview[0].text.contains("take 10s at best"), "{preview:?}");
     assert!(screen(&model, &dialogue).contains("spillway replay rate 100000/s"), "{}", screen(&model, &dialogue));
     let (left, step) = press(dialogue.clone(), &[Key::Char('n')], &mut model);
     assert_eq!((left, step), (Dialogue::Looking, Step::Stay));
@@ -168,7 +226,8 @@ fn a_rate_goes_out_only_after_its_effect_was_shown_and_confirmed() {
     assert_eq!(step, Step::Send(Order::Rate(100_000)));
     let (sent, step) = press(sent, &[Key::Char('y')], &mut model);
     assert_eq!(step, Step::Stay, "it is sent once");
-    assert_eq!(sent.told(vec!["done".into()]), Dialogue::Told { lines: vec!["done".into()] });
+    let done = vec![Line::plain("done")];
+    assert_eq!(sent.told(done.clone()), Dialogue::Told { lines: done });
 }
 
 #[test]
@@ -192,6 +251,102 @@ fn p_pauses_what_runs_and_resumes_what_is_paused() {
         model.see(at(1), "replayer-1", replay(50_000, paused, 10));
         let (_, step) = press(Dialogue::Looking, &[Key::Char('p'), Key::Enter], &mut model);
         assert_eq!(step, Step::Send(order));
-        assert_eq!(order.change("anna").paused, Some(!paused));
     }
+}
+
+#[test]
+fn a_mode_is_chosen_by_two_letters_and_goes_out_after_the_nodes_said_what_it_would_do() {
+    let mode = |layer: Option<&str>, mode, lasts| Order::Mode { layer: layer.map(str::to_owned), mode, lasts };
+    let cases = [
+        ("mal", mode(None, Mode::Lenient, None), "health mode lenient --all"),
+        ("mps", mode(Some("partial"), Mode::Strict, None), "health mode strict --layer partial"),
+        ("mfa", mode(Some("final"), Mode::Auto, None), "health mode auto --layer final"),
+        ("ma30l", mode(None, Mode::Lenient, Some(1_800)), "health mode lenient --all --for 30m"),
+        ("ma0l", mode(None, Mode::Lenient, None), "health mode lenient --all"),
+        ("mxpx60s", mode(Some("partial"), Mode::Strict, Some(3_600)), "health mode strict --layer partial --for 1h"),
+    ];
+    for (letters, order, command) in cases {
+        let mut model = pooled();
+        model.see(at(1), "relay-1", pool(true, "proven", ""));
+        let keys: Vec<Key> = letters.chars().map(Key::Char).collect();
+        let (dialogue, step) = press(Dialogue::Looking, &keys, &mut model);
+        assert_eq!((step, order.command()), (Step::Foresee(order.clone()), format!("spillway {command}")), "{letters}");
+        let preview =
+            vec![Line::bad("final-1 does not answer"), Line::plain("from relay-1: partial-2 would gain traffic")];
+        let another = Order::Drain("partial-2".into());
+        assert_eq!(dialogue.clone().foreseen(&another, preview.clone()), dialogue, "the answer to another question");
+        let dialogue = dialogue.foreseen(&order, preview);
+        let shown = screen(&model, &dialogue);
+        for part in [command, "partial-2 would gain traffic", "final-1 does not answer", "y does it"] {
+            assert!(shown.contains(part), "{part:?} is missing in\n{shown}");
+        }
+        let (_, step) = press(dialogue.clone(), &[Key::Escape], &mut model);
+        assert_eq!(step, Step::Stay);
+        let (_, step) = press(dialogue, &[Key::Char('y')], &mut model);
+        assert_eq!(step, Step::Send(order));
+    }
+}
+
+#[test]
+fn every_step_of_a_mode_can_be_left() {
+    for letters in ["m", "ma", "mp", "ma30", "mal"] {
+        let mut model = pooled();
+        model.see(at(1), "relay-1", pool(true, "proven", ""));
+        let keys: Vec<Key> = letters.chars().map(Key::Char).collect();
+        let (dialogue, _) = press(Dialogue::Looking, &keys, &mut model);
+        assert!(!matches!(dialogue, Dialogue::Looking), "{letters}");
+        let (left, step) = press(dialogue, &[Key::Escape], &mut model);
+        assert_eq!((left, step), (Dialogue::Looking, Step::Stay), "{letters}");
+    }
+    let (told, _) = press(Dialogue::Looking, &[Key::Char('m')], &mut pooled());
+    assert!(screen(&pooled(), &told).contains("no node says which modes there are"), "{told:?}");
+}
+
+#[test]
+fn d_drains_the_selected_node_and_lets_a_drained_one_in_again() {
+    let mut model = pooled();
+    model.see(at(1), "relay-1", pool(false, "drained", "an operator drained it"));
+    let cases = [
+        (0, None),
+        (1, Some(Order::Drain("partial-1".into()))),
+        (2, Some(Order::Undrain("partial-2".into()))),
+        (3, Some(Order::Drain("final-1".into()))),
+    ];
+    for (selected, order) in cases {
+        model.selected = selected;
+        let (dialogue, step) = press(Dialogue::Looking, &[Key::Char('d')], &mut model);
+        match order {
+            Some(order) => assert_eq!(step, Step::Foresee(order)),
+            None => assert!(screen(&model, &dialogue).contains("only partial and final nodes"), "{dialogue:?}"),
+        }
+    }
+}
+
+#[test]
+fn who_gets_no_traffic_stands_there_with_the_reason_and_the_modes_above() {
+    let mut model = pooled();
+    let of = |model: &Model, at: usize| model.traffic(&model.nodes[at]);
+    assert_eq!(of(&model, 2).map(|traffic| traffic.word()), Some("unknown"), "nobody has said anything");
+    assert_eq!(of(&model, 0), None, "nobody sends to a relay");
+    let cases = [
+        (true, "proven", "", "yes", None),
+        (false, "drained", "an operator drained it", "none", Some("no traffic from relay-1: an operator drained it")),
+        (
+            true,
+            "floor",
+            "fills the floor, although x",
+            "yes",
+            Some("traffic from relay-1: it fills the floor, although x"),
+        ),
+    ];
+    for (eligible, standing, why, word, reason) in cases {
+        model.see(at(1), "relay-1", pool(eligible, standing, why));
+        let traffic = of(&model, 2).expect("a partial node");
+        let reasons = reason.map(str::to_owned).into_iter().collect();
+        let drained = why.contains("drained");
+        assert_eq!(traffic, Traffic { from: usize::from(eligible), of: 1, drained, reasons });
+        assert_eq!(traffic.word(), word);
+        assert!(screen(&model, &Dialogue::Looking).contains(reason.unwrap_or("partial-2")));
+    }
+    assert!(screen(&model, &Dialogue::Looking).contains("health modes: partial auto, lenient in effect; final auto"));
 }

@@ -208,6 +208,11 @@ impl Control {
         self.entries.iter().map(|(key, entry)| (key.as_str(), entry))
     }
 
+    /// The entry of a key.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
     /// The entry of a layer's mode.
     pub fn mode_entry(&self, layer: &str) -> Option<&Entry> {
         self.entries.get(&mode_key(layer))

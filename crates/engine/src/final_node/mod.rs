@@ -240,12 +240,19 @@ impl Partition {
 
     /// A snapshot was read, or could not be (`None`). What was found if it is lost.
     pub fn loaded(&mut self, id: BlockId, bytes: Option<&[u8]>) -> Option<Finding> {
-        if !self.windows.is_absent(id) || bytes.is_some_and(|bytes| self.windows.restore(id, bytes).is_ok()) {
-            return None;
-        }
-        let points = self.windows.lose(id);
+        if self.restored(id, bytes) { None } else { Some(self.lose(id, 0)) }
+    }
+
+    /// False: the block is absent, and these are not its bytes.
+    fn restored(&mut self, id: BlockId, bytes: Option<&[u8]>) -> bool {
+        !self.windows.is_absent(id) || bytes.is_some_and(|bytes| self.windows.restore(id, bytes).is_ok())
+    }
+
+    /// `again`: points in the block that the log still has and nobody has counted.
+    fn lose(&mut self, id: BlockId, again: u64) -> Finding {
+        let points = self.windows.lose(id).saturating_sub(again);
         self.forget_merged(points);
-        Some(Finding::Block { id, points })
+        Finding::Block { id, points }
     }
 
     /// Points that were merged are gone.
@@ -358,13 +365,17 @@ impl Partition {
     /// a store keeps a later write only together with all before it.
     ///
     /// The puts may be written in several batches, in their order, each block with its index entry: a block says up to
-    /// which record it goes, so a crash between them merges nothing twice. The last two are the copies of the checkpoint.
+    /// which record it goes, so a crash between them merges nothing twice. Empty values stand for a block that is lost.
+    /// The last two are the copies of the checkpoint.
     pub fn checkpoint(&mut self) -> Checkpoint {
         let number = self.number;
         let pending = self.pending.front().filter(|_| !mutant!("checkpoint_covers_pending"));
         let log_from = pending.map_or(self.next, |(number, ..)| *number);
         let mut puts = Vec::new();
         let mut reindex = self.cursor.take_changed();
+        for id in self.windows.take_gone() {
+            puts.extend([keys::block_key(number, id), keys::index_key(number, id)].map(|key| (key, Vec::new())));
+        }
         for id in self.windows.take_changed() {
             let mut bytes = Vec::new();
             if let Some(rest) = self.windows.encode_block(id, log_from, &mut bytes) {

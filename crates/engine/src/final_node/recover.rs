@@ -89,9 +89,12 @@ impl Partition {
         if !had_meta {
             partition.begin_without_checkpoint(found, &mut findings);
         }
-        for bytes in &found.records {
-            partition.replay(bytes, snapshots, &mut findings);
+        let mut records = found.records.as_slice();
+        while let Some((bytes, behind)) = records.split_first() {
+            partition.replay(bytes, behind, snapshots, &mut findings);
+            records = behind;
         }
+        partition.count_what_only_blocks_hold();
         partition.compare_with(found.mark, &mut findings);
         Ok((partition, findings))
     }
@@ -150,10 +153,12 @@ impl Partition {
         let mark = found.mark.unwrap_or_default();
         let received =
             first.as_ref().map_or(mark.received, |record| record.received.saturating_sub(points_of(&record.body)));
-        let kept = self.windows.points();
+        // What a record holds that is left in the log and is in a block already is counted when it is replayed.
+        let kept = self.windows.points().saturating_sub(self.points_in_blocks(&found.records, |_| true));
+        let has_first = first.is_some();
         let next = first.map_or(mark.next, |record| record.number);
-        // The whole log is there: the first checkpoint was never finished, and what its blocks hold comes again.
-        if next == 0 && (kept == 0 || !found.records.is_empty()) {
+        // The log is there from its start: the first checkpoint was never finished, and what its blocks hold comes again.
+        if next == 0 && (kept == 0 || has_first) {
             return;
         }
         findings.push(Finding::IncludedLost);
@@ -169,8 +174,35 @@ impl Partition {
         findings.push(Finding::Before { points });
     }
 
+    /// The points in these records of the log that blocks hold already.
+    fn points_in_blocks(&self, records: &[Bytes], is_meant: impl Fn(BlockId) -> bool) -> u64 {
+        let mut points = 0;
+        for record in records.iter().filter_map(|bytes| record::read(bytes)) {
+            let Body::Flush(flush) = &record.body else { continue };
+            for group in &flush.groups {
+                let read = deltas::decode(&group.deltas, |delta| {
+                    let id = BlockId { window: delta.window, rule: delta.rule };
+                    let is_in = is_meant(id) && record.number < self.windows.as_of(id);
+                    points += if is_in { delta.partial.points() } else { 0 };
+                });
+                debug_assert!(read.is_ok(), "BUG: deltas were checked before they were taken");
+            }
+        }
+        points
+    }
+
+    /// Brings back a block that a record changes. What it holds of that record and those behind it is not counted yet, and
+    /// if the block is lost it is merged from them: only the rest is lost.
+    fn load(&mut self, id: BlockId, ahead: &[&[Bytes]], snapshots: &mut dyn Snapshots, findings: &mut Vec<Finding>) {
+        let snapshot = snapshots.load(id);
+        if !self.restored(id, snapshot.as_deref()) {
+            let again = ahead.iter().map(|records| self.points_in_blocks(records, |of| of == id)).sum();
+            findings.push(self.lose(id, again));
+        }
+    }
+
     /// Takes up one record; it is durable, so it is merged at once.
-    fn replay(&mut self, bytes: &[u8], snapshots: &mut dyn Snapshots, findings: &mut Vec<Finding>) {
+    fn replay(&mut self, bytes: &Bytes, behind: &[Bytes], snapshots: &mut dyn Snapshots, findings: &mut Vec<Finding>) {
         // A record that cannot be read shows as a gap before the next one that can, or in the mark.
         let Some(record) = record::read(bytes) else { return };
         if record.number < self.next || record.partition != self.number {
@@ -196,13 +228,22 @@ impl Partition {
                         group.included.iter().for_each(|member| self.included.insert(member));
                     }
                     for id in self.absent_in(&group.deltas) {
-                        let loaded = snapshots.load(id);
-                        findings.extend(self.loaded(id, loaded.as_deref()));
+                        self.load(id, &[std::slice::from_ref(bytes), behind], snapshots, findings);
                     }
                     self.merge(&group.deltas, Some(record.number));
                 }
             }
         }
+    }
+
+    /// A block may be newer than the checkpoint, and the records that it holds may be gone. They are not lost, and their
+    /// numbers must not be used again: a record with such a number would be taken for one that is in the block.
+    fn count_what_only_blocks_hold(&mut self) {
+        self.next = self.next.max(self.windows.newest_record());
+        let counted = self.books.merged.saturating_sub(self.books.sealed);
+        let uncounted = self.windows.points().saturating_sub(counted);
+        self.books.received += uncounted;
+        self.books.merged += uncounted;
     }
 
     fn compare_with(&mut self, mark: Option<Mark>, findings: &mut Vec<Finding>) {

@@ -306,6 +306,21 @@ fn without_any_checkpoint_the_windows_stay_and_the_loss_of_the_included_set_is_s
 }
 
 #[test]
+fn without_any_checkpoint_a_record_that_blocks_hold_already_counts_once() {
+    let (mut partition, mut disk) = full();
+    let log = disk.log.clone();
+    checkpoint(&mut partition, &mut disk);
+    // The log was not yet cut when the checkpoints were damaged.
+    disk.log = log;
+    keys::meta_keys(3).iter().for_each(|key| drop(disk.kv.remove(key)));
+    let (mut partition, findings) = recovered(&disk);
+    assert_eq!(findings, [Finding::IncludedLost, Finding::Before { points: 0 }]);
+    let books = partition.books();
+    assert_eq!((books.received, books.merged, books.corrupt), (36, 36, 0));
+    assert_eq!(partition.windows().points(), 36);
+}
+
+#[test]
 fn a_lost_index_entry_is_made_again_from_its_block() {
     check_damage(0, |disk| drop(disk.kv.remove(&keys::index_key(3, BLOCK))));
     let both = [keys::index_key(3, BLOCK), keys::block_key(3, BLOCK)];
@@ -317,6 +332,66 @@ fn a_lost_index_entry_is_made_again_from_its_block() {
 fn a_damaged_block_costs_its_points() {
     let (_, findings) = check_damage(10, |disk| disk.kv.get_mut(&keys::block_key(3, BLOCK)).expect("a block")[9] ^= 1);
     assert_eq!(findings, [Finding::Block { id: BLOCK, points: 10 }]);
+}
+
+#[test]
+fn a_damaged_block_is_lost_once_and_not_again_at_every_start() {
+    let (mut partition, mut disk) = full();
+    checkpoint(&mut partition, &mut disk);
+    disk.kv.get_mut(&keys::block_key(3, BLOCK)).expect("a block")[9] ^= 1;
+    let (mut partition, _) = recovered(&disk);
+    let bytes = (&disk).load(BLOCK);
+    assert_eq!(partition.loaded(BLOCK, bytes.as_deref()), Some(Finding::Block { id: BLOCK, points: 36 }));
+    assert!(partition.has_changed(), "the next checkpoint is due");
+    checkpoint(&mut partition, &mut disk);
+    let mut again = restarted(&disk);
+    assert_eq!(again.books(), partition.books());
+    assert_eq!((again.books().merged, again.books().corrupt), (0, 36));
+    // Nothing of it was emitted, so what comes later begins the window anew.
+    commit(&mut again, &mut disk, flush(50, Lane::First, &[(&[50], &[1.0])]));
+    assert_eq!(total(&mut again), (1, 1.0));
+}
+
+#[test]
+fn of_a_damaged_block_that_is_newer_than_the_checkpoint_only_what_the_log_has_not_is_lost() {
+    let (mut partition, mut disk) = full();
+    let made = partition.checkpoint();
+    // The second checkpoint was cut before its last batch: the block is of now, the checkpoint of the fourth record.
+    let pairs = made.puts.len() - 2;
+    disk.kv.extend(made.puts.into_iter().take(pairs));
+    disk.kv.get_mut(&keys::block_key(3, BLOCK)).expect("a block")[9] ^= 1;
+    let (mut again, findings) = recovered(&disk);
+    assert_eq!(findings, [Finding::Block { id: BLOCK, points: 1 + 2 + 3 + 4 }]);
+    let books = again.books();
+    assert_eq!((books.received, books.merged, books.corrupt), (36, 26, 10));
+    assert_eq!(total(&mut again).0, 26);
+}
+
+#[test]
+fn the_number_of_a_record_that_a_block_holds_is_not_used_again() {
+    let (mut partition, mut disk) = full();
+    checkpoint(&mut partition, &mut disk);
+    // Nothing but the blocks is left.
+    keys::meta_keys(3).iter().for_each(|key| drop(disk.kv.remove(key)));
+    (disk.log, disk.mark) = (Vec::new(), None);
+    let (mut again, findings) = recovered(&disk);
+    assert_eq!(findings, [Finding::IncludedLost, Finding::Before { points: 0 }]);
+    assert_eq!((again.mark().next, again.books().merged), (8, 36));
+    commit(&mut again, &mut disk, flush(50, Lane::First, &[(&[50], &[1.0])]));
+    let (again, _) = recovered(&disk);
+    assert_eq!((again.books().merged, again.windows.points()), (37, 37));
+}
+
+#[test]
+fn what_only_a_block_holds_is_not_lost_with_its_records() {
+    let (mut partition, mut disk) = full();
+    let made = partition.checkpoint();
+    let pairs = made.puts.len() - 2;
+    disk.kv.extend(made.puts.into_iter().take(pairs));
+    disk.log.clear();
+    let (mut again, findings) = recovered(&disk);
+    assert_eq!((findings, again.books().merged, again.mark().next), (vec![], 36, 8));
+    assert_eq!(again.windows().points(), 36);
 }
 
 #[test]

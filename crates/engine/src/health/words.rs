@@ -111,6 +111,16 @@ impl Event {
         }
     }
 
+    /// What people outside are told of: what the pool did by itself. How it was before, and how it is.
+    pub fn is_news(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Event::WentLenient { .. } => Some(("strict", "lenient")),
+            Event::WentStrict => Some(("lenient", "strict")),
+            Event::Left { why: why @ WhyNot::Ejected { .. }, .. } => Some(("eligible", why.as_str())),
+            Event::Ordered(_) | Event::Joined { .. } | Event::Left { .. } => None,
+        }
+    }
+
     /// Whether a person should look at it.
     pub fn is_warning(&self) -> bool {
         match self {

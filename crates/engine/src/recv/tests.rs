@@ -109,5 +109,9 @@ fn reasons_are_listed_once_and_have_words_of_their_own() {
     let words: BTreeSet<&str> = CloseReason::ALL.iter().map(|reason| reason.as_str()).collect();
     assert_eq!(words.len(), CloseReason::ALL.len());
     assert!(CloseReason::ALL.is_sorted(), "in the order of the enum, none twice");
-    assert_eq!(CloseReason::ALL.last(), Some(&CloseReason::Shutdown));
+    assert_eq!(CloseReason::ALL.last(), Some(&CloseReason::Tls(HandshakeFault::Io)));
+    assert_eq!(CloseReason::ALL.len(), 12 + HandshakeFault::ALL.len());
+    for fault in HandshakeFault::ALL {
+        check(ReadOutcome::Tls(fault), close(CloseReason::Tls(fault)));
+    }
 }

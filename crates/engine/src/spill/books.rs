@@ -76,6 +76,14 @@ impl Tally {
         }
     }
 
+    fn at_most(self, other: Tally) -> Tally {
+        Tally {
+            batches: self.batches.min(other.batches),
+            points: self.points.min(other.points),
+            bytes: self.bytes.min(other.bytes),
+        }
+    }
+
     fn less(self, other: Tally) -> Tally {
         Tally {
             batches: self.batches.saturating_sub(other.batches),
@@ -298,10 +306,10 @@ impl Books {
         out
     }
 
-    /// Two accounts of one lane become one: the later marks, the larger losses. Used at a start, between the store and
-    /// the witness beside it.
+    /// Two accounts of one lane become one: the later marks, the larger losses, what either knows to be done. Used at a
+    /// start, between the store and the witness beside it.
     pub(super) fn join(&mut self, other: &Books) {
-        let runs: Vec<Run> = self.runs.values().copied().collect();
+        let runs: Vec<Run> = self.runs.values().chain(other.runs.values()).copied().collect();
         self.next = self.next.max(other.next);
         self.head = self.head.max(other.head).min(self.next);
         for (mine, theirs) in self.dropped.iter_mut().zip(&other.dropped) {
@@ -310,6 +318,16 @@ impl Books {
             }
         }
         self.set_runs(runs);
+    }
+
+    /// What was dropped beyond the head while the runs that say so are gone is pending again, so it is no longer dropped:
+    /// the last reasons of the list give back what is too much.
+    pub(super) fn drop_no_more_than_done(&mut self) {
+        let mut room = self.done();
+        for dropped in &mut self.dropped {
+            *dropped = dropped.at_most(room);
+            room = room.less(*dropped);
+        }
     }
 }
 

@@ -147,6 +147,7 @@ impl Spill {
     pub fn loaded(&mut self, now: UnixSeconds) {
         self.now = now;
         for lane in self.lanes.values_mut() {
+            lane.books.drop_no_more_than_done();
             lane.next = lane.books.next;
             lane.synced_next = lane.books.next;
             lane.forgotten = lane.books.head;

@@ -37,7 +37,7 @@ pub use keys::{
 pub use lane::{GAPS_MAX, Gap};
 pub use lease::{Grant, LEASE_FOR, LEASES_MAX, Offered};
 pub use load::LoadError;
-pub use record::{Codec, Content, Header, Origin, Record, RecordError, decode};
+pub use record::{Codec, Content, Header, Origin, Record, RecordError, decode, fingerprint};
 pub use why::Why;
 
 use crate::batch::Batch;

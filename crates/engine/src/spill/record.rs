@@ -30,6 +30,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::Why;
 use super::books::{Mark, Run};
 use crate::batch::{Batch, BatchError, BatchId};
@@ -295,6 +297,16 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+/// A number that is the same for the same records in the same order.
+pub fn fingerprint(records: &[Bytes]) -> u64 {
+    let mut hash = Xxh3::new();
+    for record in records {
+        hash.update(&(record.len() as u64).to_le_bytes());
+        hash.update(record);
+    }
+    hash.digest()
 }
 
 #[cfg(test)]

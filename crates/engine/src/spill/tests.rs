@@ -203,6 +203,25 @@ fn settling_in_any_order_twice_or_without_a_record_balances() {
 }
 
 #[test]
+fn where_the_runs_are_gone_the_witness_stands_in_and_without_it_they_are_pending_again() {
+    let (mut spill, mut disk) = filled(6);
+    settle(&mut spill, &disk, 3);
+    let meta = disk.read(&spill, ticket(5)).expect("readable");
+    assert_eq!(spill.bury(ticket(5), meta, Lost::TooOld, None), Settled::Now);
+    disk.write(&mut spill);
+    spill.synced();
+    let witness = spill.witness();
+    disk.keys.remove(&b"r\0\0"[..]).expect("runs of lane 0");
+    for (witness, pending, settled, too_old) in [(Some(&witness[..]), 4, 1, 1), (None, 6, 0, 0)] {
+        let again = disk.load(witness).expect("as written");
+        balance(&again);
+        let lane = again.lane(0).expect("lane");
+        let dropped = lane.dropped.iter().map(|(_, tally)| tally.batches).sum::<u64>();
+        assert_eq!((lane.pending.batches, lane.settled.batches, dropped), (pending, settled, too_old));
+    }
+}
+
+#[test]
 fn the_oldest_epoch_and_timestamp_follow_what_is_pending() {
     let (mut spill, disk) = filled(10);
     assert_eq!(spill.oldest(), (Some(0), Some(UnixSeconds(100))));

@@ -66,11 +66,14 @@ pub enum RefuseReason {
     Role,
     Draining,
     Forgotten,
+    /// Said in plain to a peer that speaks plain.
+    Tls,
+    Certificate,
 }
 
 impl RefuseReason {
     /// All there are, in the order of their codes.
-    pub const ALL: [RefuseReason; 8] = [
+    pub const ALL: [RefuseReason; 10] = [
         RefuseReason::Protocol,
         RefuseReason::Cluster,
         RefuseReason::Partitions,
@@ -79,6 +82,8 @@ impl RefuseReason {
         RefuseReason::Role,
         RefuseReason::Draining,
         RefuseReason::Forgotten,
+        RefuseReason::Tls,
+        RefuseReason::Certificate,
     ];
 
     /// What happened and what would be right.
@@ -100,6 +105,10 @@ impl RefuseReason {
             RefuseReason::Forgotten => {
                 "an operator has forgotten this node (`spillway node forget`): stop it, and empty its `data` directory before it serves again"
             }
+            RefuseReason::Tls => "the peer takes links over TLS only: `links` of `[tls]` must be the same in all nodes",
+            RefuseReason::Certificate => {
+                "this node's certificate is for another name: its name in the cluster file must be among the certificate's"
+            }
         }
     }
 
@@ -113,6 +122,8 @@ impl RefuseReason {
             RefuseReason::Role => 5,
             RefuseReason::Draining => 6,
             RefuseReason::Forgotten => 7,
+            RefuseReason::Tls => 8,
+            RefuseReason::Certificate => 9,
         }
     }
 }

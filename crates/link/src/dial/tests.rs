@@ -121,7 +121,7 @@ async fn what_every_link_has_is_kept_for_its_service() {
     let service = Arc::new(Service::default());
     let dialled = Arc::clone(&service);
     supervisor.spawn_task("link", move |worker| {
-        dial(worker, addr.clone(), "partial-1".into(), Arc::clone(&dialled) as Arc<dyn Dialer>)
+        dial(worker, (addr.clone(), "partial-1".into()), Caller::plain(), Arc::clone(&dialled) as Arc<dyn Dialer>)
     });
 
     let mut peer = accepted(&listener).await;

@@ -13,7 +13,7 @@ mod watch;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use admin_api::AuditEntry;
@@ -23,6 +23,7 @@ use engine::health::{Mode, Orders};
 use runtime::{Clock, Worker, WorkerError};
 use tracing::{error, info, warn};
 
+use crate::notices::Notices;
 pub use exchange::{Accepted, Linked};
 pub use files::DeskError;
 use files::Files;
@@ -71,6 +72,7 @@ pub struct Desk {
     kept: Mutex<Kept>,
     digest: AtomicU64,
     followers: Mutex<Vec<Follower>>,
+    notices: OnceLock<Arc<Notices>>,
 }
 
 /// Hears of the orders.
@@ -110,7 +112,18 @@ impl Desk {
             digest: AtomicU64::new(control.digest()),
             kept: Mutex::new(Kept { control, files, is_unsaved: false, reverted: now }),
             followers: Mutex::default(),
+            notices: OnceLock::new(),
         }))
+    }
+
+    /// What happens from now on is told to endpoints outside, too. Only the first ones count.
+    pub(crate) fn announce(&self, notices: Arc<Notices>) {
+        self.notices.get_or_init(|| notices);
+    }
+
+    /// Where news goes; nothing before the node has begun to announce.
+    pub fn notices(&self) -> Option<&Arc<Notices>> {
+        self.notices.get()
     }
 
     /// Tells `follower` all that is ordered: now, and whenever it changes. It must not call the desk.
@@ -147,6 +160,9 @@ impl Desk {
             kept.files.save(&control)?;
             self.install(&mut kept, control, &changes);
             kept.is_unsaved = false;
+            if let Some(notices) = self.notices() {
+                changes.iter().for_each(|change| notices.ordered(change));
+            }
         }
         Ok(changes)
     }
@@ -169,11 +185,22 @@ impl Desk {
         let mut control = kept.control.clone();
         let changes = control.merge(&theirs);
         if !changes.is_empty() {
+            self.leave_to_others(&kept.control, &changes);
             self.install(&mut kept, control, &changes);
             kept.is_unsaved = true;
             self.save_what_is_not(&mut kept);
         }
         Ok(!theirs.merge(&kept.control).is_empty())
+    }
+
+    /// The same order, given to another node as well, has won: that one announces it.
+    fn leave_to_others(&self, before: &Control, changes: &[Change]) {
+        let Some(notices) = self.notices() else { return };
+        for Change { key, entry, .. } in changes {
+            if let Some(mine) = before.entry(key).filter(|mine| mine.value == entry.value) {
+                notices.superseded(key, mine);
+            }
+        }
     }
 
     fn install(&self, kept: &mut Kept, control: Control, changes: &[Change]) {

@@ -9,7 +9,7 @@ use admin_api::{
 };
 use config::Layer;
 use engine::control::{Forgotten, Order};
-use engine::health::Mode;
+use engine::health::{Hand, Mode};
 use telemetry::{Metric, Telemetry};
 
 use super::{Desk, Watch, audit_entry};
@@ -27,8 +27,18 @@ impl Operator {
         Operator { desk, watches }
     }
 
-    /// What was given up with whom, and the pools.
+    /// Tells endpoints outside what an operator changed on this node alone; see [`crate::notices::Notices::changed`].
+    pub fn announce(&self, of: &str, changes: &[AuditEntry]) {
+        if let Some(notices) = self.desk.notices() {
+            notices.changed(of, changes);
+        }
+    }
+
+    /// What was given up with whom, the pools, and what endpoints were told.
     pub fn record(&self, telemetry: &Telemetry) {
+        if let Some(notices) = self.desk.notices() {
+            notices.record(telemetry);
+        }
         for (node, what) in self.desk.control().forgotten() {
             crate::set_gauge(telemetry, Metric::ForgottenPoints, &[("peer", node.to_owned())], what.lost_points);
         }
@@ -36,6 +46,10 @@ impl Operator {
             let layer = ("pool", pool.layer.clone());
             let lenient = u64::from(pool.stance == "lenient");
             crate::set_gauge(telemetry, Metric::PoolLenient, std::slice::from_ref(&layer), lenient);
+            for mode in [Mode::Strict, Mode::Lenient, Mode::Auto] {
+                let labels = [layer.clone(), ("mode", mode.as_str().to_owned())];
+                crate::set_gauge(telemetry, Metric::PoolMode, &labels, u64::from(pool.mode == mode.as_str()));
+            }
             for node in pool.nodes {
                 let peer = ("peer", node.node);
                 let labels = [layer.clone(), peer.clone()];
@@ -165,7 +179,9 @@ impl admin::Orders for Operator {
             }
         };
         let layers = self.desk.roster.layers.iter().map(of).collect();
-        ModeStatus { node: self.desk.node.clone(), layers, digest: format!("{:016x}", control.digest()) }
+        let nodes = self.desk.roster.nodes.iter().map(|(name, _)| name);
+        let drained = nodes.filter(|name| control.hand(name) == Hand::Drained).cloned().collect();
+        ModeStatus { node: self.desk.node.clone(), layers, drained, digest: format!("{:016x}", control.digest()) }
     }
 
     fn change_mode(&self, change: ModeChange) -> Result<Ordered, Refusal> {

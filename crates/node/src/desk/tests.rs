@@ -168,10 +168,11 @@ fn a_dry_run_changes_nothing_and_shows_what_the_order_then_does() {
     let text = telemetry.render_prometheus();
     let is_out = |line: &str| line.starts_with("spillway_pool_eligible{") && line.contains("peer=\"partial-2\"");
     assert_eq!(text.lines().find(|line| is_out(line)).map(|line| line.ends_with(" 0")), Some(true), "{text}");
+    assert_eq!(operator.modes().drained, ["partial-2"]);
     let again = operator.change_node("partial-2", NodeOrder::Drain, ask(false)).unwrap();
     assert_eq!((again.changes, again.lose), (vec![], vec![]));
     let undone = operator.change_node("partial-2", NodeOrder::Undrain, ask(false)).unwrap();
-    assert_eq!(undone.gain, ["partial-2"]);
+    assert_eq!((undone.gain, operator.modes().drained), (vec!["partial-2".to_owned()], vec![]));
 }
 
 #[test]

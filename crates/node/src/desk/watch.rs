@@ -7,11 +7,13 @@ use admin_api::{HealthEvent, PoolNode, PoolStatus};
 use config::{Cluster, Layer};
 use engine::control::Control;
 use engine::health::{Evidence, Kind, Outcome, Pool, Probe, Settings, Standing};
+use engine::notify::Topic;
 use engine::time::Mono;
 use runtime::Clock;
 use tracing::{info, warn};
 
 use super::{Desk, mode_of};
+use crate::notices::News;
 
 /// Events kept to be shown.
 const EVENTS_MAX: usize = 100;
@@ -100,6 +102,9 @@ impl Watch {
                 warn!(%node, layer, "{text}");
             } else {
                 info!(%node, layer, "{text}");
+            }
+            if let (Some((old, new)), Some(notices)) = (event.is_news(), self.desk.notices()) {
+                notices.say(News { topic: Topic::Health, what: &format!("pool/{layer}"), old, new, text: &text });
             }
             let at = u64::from(self.clock.unix().0);
             state.events.push_front(HealthEvent { at, layer: layer.to_owned(), text });

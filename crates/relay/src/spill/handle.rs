@@ -13,6 +13,7 @@ use telemetry::{Metric, Telemetry};
 use tokio::sync::{Notify, oneshot};
 
 use super::mode::{Mode, ModeSeen};
+use super::news::Announcer;
 
 /// Entries of the audit kept.
 pub(crate) const AUDIT_MAX: usize = 1000;
@@ -122,6 +123,7 @@ struct State {
 pub(crate) struct Handle {
     state: Mutex<State>,
     wake: Condvar,
+    announcer: Announcer,
 }
 
 impl Handle {
@@ -145,12 +147,17 @@ impl Handle {
             audit: VecDeque::new(),
             quarantined: Vec::new(),
         };
-        Handle { state: Mutex::new(state), wake: Condvar::new() }
+        Handle { state: Mutex::new(state), wake: Condvar::new(), announcer: Announcer::new(now) }
     }
 
     /// Every change under this lock is whole before anything in it can panic.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// News of the spill are told there, too.
+    pub(crate) fn announce(&self, notices: &Arc<node::notices::Notices>) {
+        self.announcer.set(notices);
     }
 
     /// Something may be due: the thread looks.
@@ -235,6 +242,7 @@ impl Handle {
     }
 
     pub(super) fn add_audit(&self, entry: AuditEntry) {
+        self.announcer.operator(&entry);
         let mut state = self.state();
         state.audit.push_back(entry);
         while state.audit.len() > AUDIT_MAX {
@@ -419,6 +427,7 @@ impl Handle {
             };
             state.books.insert(lane.lane, (lane.destination.clone(), books));
         }
+        self.announcer.gaps(&state.lanes, &lanes);
         state.lanes = lanes;
     }
 

@@ -16,6 +16,10 @@ use super::session::{SLICE, Session, Trouble, WRITE_BYTES};
 
 /// Imported records that are synced at once.
 const IMPORT_BYTES: u64 = 4 << 20;
+/// The entry of an import in the audit log.
+const IMPORTED: &str = "spill.import";
+/// The same import is asked for again within this time by who has missed the answer; later it is meant.
+const RETRY_SECONDS: u64 = 600;
 
 pub(super) type Answer = oneshot::Sender<Result<SpillAnswer, Refusal>>;
 
@@ -30,6 +34,8 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) struct Import {
     records: Vec<Bytes>,
+    /// The same for the same bytes.
+    fingerprint: u64,
     verified: usize,
     taken: usize,
     points: u64,
@@ -83,7 +89,31 @@ impl Session<'_> {
             answer.send(Err(refusal)).ok();
             return Ok(());
         }
+        if import.taken == 0 && self.is_taken_up(&import) {
+            answer.send(Ok(SpillAnswer::Imported(import.answer()))).ok();
+            return Ok(());
+        }
+        if import.taken == 0 && self.is_under_way(&import) {
+            self.jobs.push_back(Job::Import { import, answer });
+            return Ok(());
+        }
         self.take_up(worker, import, answer)
+    }
+
+    /// Who asks the same again within [`RETRY_SECONDS`] has missed the answer, unless something was given up since.
+    fn is_taken_up(&self, import: &Import) -> bool {
+        let (now, mark) = (u64::from(self.thread.clock.unix().0), import.mark());
+        let audit = self.thread.handle.audit();
+        let mut imports = audit.iter().take_while(|entry| entry.what == IMPORTED);
+        imports.any(|entry| now.saturating_sub(entry.at) <= RETRY_SECONDS && entry.new.ends_with(&mark))
+    }
+
+    fn is_under_way(&self, import: &Import) -> bool {
+        let same = |job: &Job| match job {
+            Job::Import { import: other, .. } => other.taken > 0 && other.fingerprint == import.fingerprint,
+            Job::Discard { .. } => false,
+        };
+        self.jobs.iter().any(same)
     }
 
     /// One batch of an import.
@@ -108,13 +138,9 @@ impl Session<'_> {
             return Ok(());
         }
         self.sync(worker)?;
-        let imported = SpillImported { records: import.records.len() as u64, points: import.points };
-        self.note(
-            "",
-            "spill.import",
-            String::new(),
-            format!("{} batches, {} points", imported.records, imported.points),
-        )?;
+        let imported = import.answer();
+        let new = format!("{} batches, {} points, {}", imported.records, imported.points, import.mark());
+        self.note("", IMPORTED, String::new(), new)?;
         answer.send(Ok(SpillAnswer::Imported(imported))).ok();
         Ok(())
     }
@@ -245,15 +271,14 @@ impl Session<'_> {
         if let Err(error) = search.apply(&mut self.spill) {
             return Ok(Err(Refusal::invalid(error.to_string())));
         }
-        self.note(
-            by,
-            &format!("spill.{what}"),
-            String::new(),
-            format!("{} batches, {} points lost", loss.batches, loss.points),
-        )?;
+        // Said again there is nothing left to lose, and nothing to tell of.
+        if loss.batches > 0 {
+            let new = format!("{} batches, {} points lost", loss.batches, loss.points);
+            self.note(by, &format!("spill.{what}"), String::new(), new)?;
+            warn!(node = %self.thread.settings.node, by, what, points = loss.points, "spill given up by an operator");
+        }
         self.sync(worker)?;
         self.touched();
-        warn!(node = %self.thread.settings.node, by, what, points = loss.points, "spill given up by an operator");
         loss.done = true;
         Ok(Ok(SpillAnswer::Loss(loss)))
     }
@@ -272,6 +297,9 @@ impl Session<'_> {
         if batches > 0 && !asked.force {
             let error = format!("{batches} dead letters would be lost: say `force` to lose them, or export them first");
             return Ok(Err(Refusal::would_lose(error, loss)));
+        }
+        if batches == 0 {
+            return Ok(Ok(SpillAnswer::Loss(SpillLoss { done: true, ..loss })));
         }
         self.delete = Some(self.spill.forget_dead());
         self.note(&asked.by, "spill.dead_letters", format!("{batches} batches, {points} points"), String::new())?;
@@ -294,7 +322,18 @@ impl Session<'_> {
 
 impl Import {
     pub(super) fn new(records: Vec<Bytes>) -> Import {
-        Import { records, verified: 0, taken: 0, points: 0 }
+        let fingerprint = spill::fingerprint(&records);
+        Import { records, fingerprint, verified: 0, taken: 0, points: 0 }
+    }
+
+    /// Of one that was taken up.
+    fn answer(&self) -> SpillImported {
+        SpillImported { records: self.records.len() as u64, points: self.points }
+    }
+
+    /// What the audit log knows it by.
+    fn mark(&self) -> String {
+        format!("fingerprint {:016x}", self.fingerprint)
     }
 }
 

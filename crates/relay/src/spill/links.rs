@@ -9,11 +9,12 @@ use bytes::BytesMut;
 use engine::batch::Versions;
 use engine::time::Mono;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
-use link::{Ended, Handler, Outgoing};
+use link::{Ended, Greeted, Handler, Outgoing};
 use node::VerdictKeeper;
 use node::desk::{Accepted, Desk};
 use runtime::Clock;
 use runtime::queue::Probe;
+use tls::{Door, Stream};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::info;
@@ -41,6 +42,7 @@ pub(crate) struct Lender {
     pub(crate) queue: Probe,
     pub(crate) clock: Clock,
     pub(crate) desk: Arc<Desk>,
+    pub(crate) door: Door,
     /// Links that ended, by reason.
     pub(crate) closed: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -51,7 +53,7 @@ impl Lender {
         greeting: &Greeting,
         keeper: &Arc<VerdictKeeper>,
         queue: Probe,
-        desk: Arc<Desk>,
+        (desk, door): (Arc<Desk>, Door),
     ) -> Lender {
         Lender {
             node: shared.node.clone(),
@@ -64,6 +66,7 @@ impl Lender {
             queue,
             clock: shared.clock,
             desk,
+            door,
             closed: Mutex::default(),
         }
     }
@@ -71,9 +74,9 @@ impl Lender {
 
 impl Lender {
     /// Serves one connection until its end.
-    pub(crate) async fn serve(&self, mut stream: TcpStream) -> Ended {
-        let ended = match link::greeted(&mut stream).await {
-            Ok((hello, early)) => match self.refusal(&hello) {
+    pub(crate) async fn serve(&self, stream: TcpStream) -> Ended {
+        let ended = match link::greeted(stream, &self.door).await {
+            Ok(Greeted { mut stream, hello, early }) => match self.refusal(&hello) {
                 Some(reason) => link::refuse(&mut stream, reason).await,
                 None => self.lend(stream, early, &hello).await,
             },
@@ -94,7 +97,7 @@ impl Lender {
         }
     }
 
-    async fn lend(&self, mut stream: TcpStream, early: BytesMut, hello: &Hello) -> Ended {
+    async fn lend(&self, mut stream: Stream, early: BytesMut, hello: &Hello) -> Ended {
         // A replayer asks for what it takes, so its window is nothing. The epoch tells it our lives apart.
         let known_epoch = self.epoch;
         let welcome = HelloOk { node: self.node.clone(), window_bytes: 0, known_epoch, retired: 0 };

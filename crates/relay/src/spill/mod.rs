@@ -24,6 +24,7 @@ mod lend;
 mod links;
 mod live;
 mod mode;
+mod news;
 mod path;
 mod recent;
 mod session;

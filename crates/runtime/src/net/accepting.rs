@@ -10,9 +10,13 @@ use tracing::debug;
 
 use crate::{Worker, WorkerError};
 
+/// For the reactor to say that somebody waits.
+const LAST_LOOK: Duration = Duration::from_millis(5);
+
 /// Gives every connection to `opened` until the worker is asked to stop, and beats. An error of accept is rested out as
 /// `engine::recv` says, and told to `rests` with how long; what passes by itself is only logged. The listener outlives
-/// the worker.
+/// the worker. Who waits to be accepted when the worker is asked to stop is accepted still: its kernel has told it that it is
+/// connected, and what it has written would be thrown away with the listener.
 ///
 /// # Errors
 /// Only what a failpoint injects.
@@ -27,7 +31,12 @@ pub async fn accept_all(
         worker.failpoint_async("accept").await?;
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => {
+                while let Ok(Ok((stream, peer))) = tokio::time::timeout(LAST_LOOK, listener.accept()).await {
+                    opened(stream, peer);
+                }
+                return Ok(());
+            }
             accepted = tokio::time::timeout(worker.beat_interval(), listener.accept()) => accepted,
         };
         worker.beat();

@@ -106,3 +106,25 @@ fn limit_of_open_files_is_raised_to_what_is_allowed() {
     assert_eq!(limit.current, limit.maximum);
     assert_eq!(limit.maximum.unwrap_or(u64::MAX), raised);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_to_be_accepted_when_the_worker_is_to_stop_is_accepted_still() {
+    let listener = std::sync::Arc::new(listen(local(0), 16).unwrap());
+    let addr = listener.local_addr().unwrap();
+    let clients = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
+    let supervisor = crate::Supervisor::new("accepting", crate::Clock::new(), Default::default()).unwrap();
+    let (opened, seen) = tokio::sync::mpsc::unbounded_channel();
+    supervisor.spawn_task("listener", move |worker| {
+        let (listener, opened) = (std::sync::Arc::clone(&listener), opened.clone());
+        async move {
+            worker.idle(worker.stopping().cancelled()).await;
+            let tell = |_, peer| opened.send(peer).unwrap();
+            accept_all(&worker, &listener, tell, |error, _, _| panic!("{error}")).await
+        }
+    });
+    assert_eq!(supervisor.shutdown(Duration::from_secs(5)).await, Vec::<String>::new());
+    let mut seen = seen;
+    for client in clients {
+        assert_eq!(seen.recv().await, Some(client.local_addr().unwrap()));
+    }
+}

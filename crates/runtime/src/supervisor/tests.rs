@@ -129,6 +129,24 @@ async fn check(node: &str, spawn: fn(&Supervisor, &str, &Lives), action: Action,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slowness_is_no_failure() {
+    for (node, spawn) in
+        [("slow-thread", thread_that_works as fn(&Supervisor, &str, &Lives)), ("slow-task", task_that_works)]
+    {
+        let supervisor = supervisor(node, policy());
+        let lives = Lives::default();
+        failpoints::set(&format!("{node}/victim"), Action::Slow, 1).unwrap();
+        let start = Clock::new();
+        let before = start.now();
+        spawn(&supervisor, "victim", &lives);
+        until("it works", || lives.seen(1)).await;
+        assert!(start.now().since(before) >= Duration::from_millis(250), "{node}");
+        assert_eq!(state(&supervisor, "victim").restarts, 0, "{node}");
+        supervisor.shutdown(PATIENCE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panic_restarts_that_worker_alone() {
     check("panic-thread", thread_that_works, Action::Panic, 0, "panic: failpoint loop").await;
     check("panic-task", task_that_works, Action::Panic, 0, "panic: failpoint loop").await;

@@ -130,8 +130,10 @@ impl Worker {
     #[inline]
     pub fn failpoint(&self, site: &'static str) -> Result<(), WorkerError> {
         #[cfg(any(test, failpoints))]
-        if let Some(action) = self.injected(site)? {
-            self.hang_until_fenced(action);
+        match self.injected(site)? {
+            Some(Delay::Hang) => self.hang_until_fenced(),
+            Some(Delay::Slow) => std::thread::sleep(SLOW),
+            None => {}
         }
         #[cfg(not(any(test, failpoints)))]
         let _ = site;
@@ -152,29 +154,32 @@ impl Worker {
     )]
     pub async fn failpoint_async(&self, site: &'static str) -> Result<(), WorkerError> {
         #[cfg(any(test, failpoints))]
-        if self.injected(site)?.is_some() {
-            std::future::pending::<()>().await;
+        match self.injected(site)? {
+            Some(Delay::Hang) => std::future::pending::<()>().await,
+            Some(Delay::Slow) => tokio::time::sleep(SLOW).await,
+            None => {}
         }
         #[cfg(not(any(test, failpoints)))]
         let _ = site;
         Ok(())
     }
 
-    /// Carries out a panic or an error; a hang is left to the caller, who knows how to hang.
+    /// Carries out a panic or an error; to wait is left to the caller, who knows how.
     #[cfg(any(test, failpoints))]
-    fn injected(&self, site: &'static str) -> Result<Option<Hang>, WorkerError> {
+    fn injected(&self, site: &'static str) -> Result<Option<Delay>, WorkerError> {
         use crate::failpoints::{Action, armed};
         match armed::take(&self.node, &self.name) {
             None => Ok(None),
             Some(Action::Panic) => panic!("failpoint {site} in {}", self.name),
             Some(Action::Error) => Err(WorkerError(format!("failpoint {site} in {}", self.name))),
-            Some(Action::Hang) => Ok(Some(Hang)),
+            Some(Action::Hang) => Ok(Some(Delay::Hang)),
+            Some(Action::Slow) => Ok(Some(Delay::Slow)),
         }
     }
 
     /// Sleeps without a beat until fenced, then returns as a zombie that wakes up: that is what fencing is for.
     #[cfg(any(test, failpoints))]
-    fn hang_until_fenced(&self, _hang: Hang) {
+    fn hang_until_fenced(&self) {
         let end = self.clock.now() + Duration::from_secs(60);
         while self.is_current() && self.clock.now() < end {
             std::thread::sleep(Duration::from_millis(5));
@@ -186,5 +191,13 @@ impl Worker {
     }
 }
 
+/// How a worker is kept from its work.
 #[cfg(any(test, failpoints))]
-struct Hang;
+enum Delay {
+    Hang,
+    Slow,
+}
+
+/// An eighth of the watchdog's usual limit: slow is not hung.
+#[cfg(any(test, failpoints))]
+const SLOW: Duration = Duration::from_millis(250);

@@ -92,6 +92,63 @@ fn what_will_come_too_late_is_an_alarm() {
 }
 
 #[test]
+fn a_pause_is_told_by_what_it_may_cost_and_not_as_a_loss() {
+    type Change = fn(&mut ReplayStatus);
+    let paused: Change = |status| status.settings.paused = true;
+    /// Name, age of the oldest point, what is so, what stands there, what does not.
+    type Case = (&'static str, u64, Change, &'static [&'static str], &'static [&'static str]);
+    let cases: [Case; 4] = [
+        (
+            "young",
+            1_200,
+            paused,
+            &[
+                "done in    paused: nothing moves; the oldest point passes the horizon in 23h 40m; resumed now, it takes 20s at best at 50000/s\n",
+            ],
+            &["too late", "past the horizon"],
+        ),
+        (
+            "old",
+            30 * HOUR,
+            paused,
+            &[
+                "the oldest point is past the horizon; resumed now",
+                "points are past the horizon, or would be if replay were resumed now",
+            ],
+            &["at this rate"],
+        ),
+        (
+            "stuck",
+            1_200,
+            |_| (),
+            &["done in    never: nothing moves; the oldest point passes the horizon in 23h 40m\n"],
+            &["too late"],
+        ),
+        (
+            "stuck-old",
+            30 * HOUR,
+            |_| (),
+            &["nothing moves; the oldest point is past", "points are past the horizon\n"],
+            &["at this rate"],
+        ),
+    ];
+    for (name, age, change, has, has_not) in cases {
+        let relay_1 = relay(spill("relay-1", vec![lane(0, "aggregate", 1_000_000, ago(age))]), SpillLoss::default());
+        let mut status = running("replayer-1", vec![source("relay-1", "aggregate", 0)]);
+        change(&mut status);
+        let node = replaying(status);
+        let nodes = [("relay-1", "relay", &relay_1), ("replayer-1", "replayer", &node)];
+        let said = replay(&cluster_of(&format!("pause-{name}"), &nodes), &["status"]).out;
+        for part in has {
+            assert!(said.contains(part), "{name}: {part:?} is missing in\n{said}");
+        }
+        for part in has_not {
+            assert!(!said.contains(part), "{name}: {part:?} is in\n{said}");
+        }
+    }
+}
+
+#[test]
 fn watching_looks_again() {
     let node = replaying(running("replayer-1", vec![]));
     let file = cluster_of("watch", &[("relay-1", "relay", &idle_relay()), ("replayer-1", "replayer", &node)]);

@@ -49,6 +49,7 @@ async fn an_export_can_be_imported_elsewhere_and_a_damaged_one_changes_nothing()
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     let before = other.status().await.lanes;
+    let export = bytes.clone();
     for bad in [Bytes::from(damaged), bytes.slice(..bytes.len() - 3)] {
         other.ask(SpillRequest::Import(bad)).await.expect_err("damaged");
     }
@@ -59,9 +60,44 @@ async fn an_export_can_be_imported_elsewhere_and_a_damaged_one_changes_nothing()
     assert_eq!((imported.records, imported.points), (12, 120));
     other.until("it is in the books", || other.handle.ledger_of(AGGREGATE).carried == 120).await;
     other.balance(AGGREGATE, AGGREGATE);
+    // Whoever missed the answer asks again, several at once, and hears the same.
+    let again: Vec<_> = (0..3).map(|_| other.handle.request(SpillRequest::Import(export.clone()))).collect();
+    for answer in again {
+        assert_eq!(answer.await.expect("an answer").expect("taken"), SpillAnswer::Imported(imported.clone()));
+    }
+    assert_eq!((other.handle.audit().len(), other.handle.ledger_of(AGGREGATE).carried), (1, 120));
     let lent = link(&other).lease(0, 10_000).await;
     assert_eq!(lent.len(), 13);
     assert_eq!(Batch::decode(lent[12].1.clone()).expect("a batch").id(), batch(11, 1, 1).id());
+    drop(lent);
+    // After something was given up it is no retry.
+    let all = SpillDiscard { force: true, by: "me".into(), ..SpillDiscard::default() };
+    for _ in 0..2 {
+        other.ask(SpillRequest::Discard(all.clone())).await.expect("forced");
+    }
+    assert_eq!(other.handle.audit().len(), 2, "the second found nothing");
+    other.ask(SpillRequest::Import(export)).await.expect("taken");
+    assert_eq!((other.handle.audit().len(), other.handle.ledger_of(AGGREGATE).carried), (3, 240));
+    world.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_import_many_times_at_once_is_taken_up_once() {
+    let (world, _disk) = filled(12).await;
+    let SpillAnswer::Exported { bytes, .. } = world.ask(SpillRequest::Export(page(0, 0, 1_000))).await.expect("bytes")
+    else {
+        panic!("no export");
+    };
+    let (other, _other_disk) = filled(1).await;
+    let asked: Vec<_> = (0..5).map(|_| other.handle.request(SpillRequest::Import(bytes.clone()))).collect();
+    for (n, answer) in asked.into_iter().enumerate() {
+        // The first has gone away before its answer.
+        if n > 0 {
+            answer.await.expect("an answer").expect("taken");
+        }
+    }
+    assert_eq!((other.handle.audit().len(), other.handle.ledger_of(AGGREGATE).carried), (1, 120));
     world.stop().await;
     other.stop().await;
 }

@@ -42,6 +42,7 @@ fn lend(world: &World) -> std::net::SocketAddr {
         queue: lines.probe(),
         clock,
         desk,
+        door: tls::Door::plain(),
         closed: Mutex::default(),
     });
     let listener = Arc::new(net::listen("127.0.0.1:0".parse().expect("an address"), 16).expect("listens"));

@@ -2,19 +2,24 @@
 
 use std::collections::VecDeque;
 
-use admin_api::{ReplayStatus, SpillStatus, Status, Verdict};
+use admin_api::{DestinationLedger, Health, ModeStatus, ReplayStatus, SpillStatus, Status, Verdict};
 use config::{Cluster, Layer};
 use engine::time::Mono;
 
 /// Seconds of history.
-pub(super) const HISTORY: usize = 60;
+pub(crate) const HISTORY: usize = 60;
+
+/// The destination of a relay that is no store; lanes of its spill begin with it.
+pub(crate) const AGGREGATE: &str = "aggregate";
 
 /// What one node said in one look.
 #[derive(Clone, Debug)]
-pub(super) struct Look {
-    pub(super) status: Result<Status, String>,
-    pub(super) spill: Option<SpillStatus>,
-    pub(super) replay: Option<ReplayStatus>,
+pub(crate) struct Look {
+    pub(crate) status: Result<Status, String>,
+    pub(crate) health: Option<Health>,
+    pub(crate) orders: Option<ModeStatus>,
+    pub(crate) spill: Option<SpillStatus>,
+    pub(crate) replay: Option<ReplayStatus>,
 }
 
 /// Counters of points, since a node's start.
@@ -22,40 +27,43 @@ pub(super) struct Look {
 struct Counters {
     taken_in: u64,
     handed_on: u64,
+    to_stores: u64,
     spilled: u64,
 }
 
 /// What flows, in points per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Flow {
-    pub(super) taken_in: u64,
-    pub(super) handed_on: u64,
-    pub(super) spilled: u64,
-    pub(super) replayed: u64,
+pub(crate) struct Flow {
+    pub(crate) taken_in: u64,
+    pub(crate) handed_on: u64,
+    /// The part of it that stores took from this node.
+    pub(crate) to_stores: u64,
+    pub(crate) spilled: u64,
+    pub(crate) replayed: u64,
 }
 
 /// One node, over time.
 #[derive(Debug)]
-pub(super) struct NodeView {
-    pub(super) name: String,
-    pub(super) layer: Layer,
-    pub(super) look: Option<Look>,
+pub(crate) struct NodeView {
+    pub(crate) name: String,
+    pub(crate) layer: Layer,
+    pub(crate) look: Option<Look>,
     /// Oldest first, at most [`HISTORY`]. `None`: nothing is known of that second.
-    pub(super) history: VecDeque<Option<Flow>>,
+    pub(crate) history: VecDeque<Option<Flow>>,
     last: Option<(Mono, Counters)>,
 }
 
 /// The cluster as it is shown.
 #[derive(Debug)]
-pub(super) struct Model {
-    pub(super) cluster: String,
+pub(crate) struct Model {
+    pub(crate) cluster: String,
     /// By layer, in the order of the file.
-    pub(super) nodes: Vec<NodeView>,
-    pub(super) selected: usize,
+    pub(crate) nodes: Vec<NodeView>,
+    pub(crate) selected: usize,
 }
 
 impl Model {
-    pub(super) fn new(cluster: &Cluster) -> Model {
+    pub(crate) fn new(cluster: &Cluster) -> Model {
         let mut nodes: Vec<NodeView> = cluster
             .nodes
             .iter()
@@ -72,7 +80,7 @@ impl Model {
     }
 
     /// Takes up what a node said at `at`, when it was asked.
-    pub(super) fn see(&mut self, at: Mono, name: &str, look: Look) {
+    pub(crate) fn see(&mut self, at: Mono, name: &str, look: Look) {
         let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) else { return };
         let counters = look.status.as_ref().ok().map(|status| counters(status, look.spill.as_ref()));
         let flow = node.last.zip(counters).and_then(|((before, old), new)| {
@@ -82,6 +90,7 @@ impl Model {
                 // A counter that went back: the node has started anew, and the first second after it is not known.
                 taken_in: per_second(old.taken_in, new.taken_in)?,
                 handed_on: per_second(old.handed_on, new.handed_on)?,
+                to_stores: per_second(old.to_stores, new.to_stores)?,
                 spilled: per_second(old.spilled, new.spilled)?,
                 replayed: look.replay.as_ref().map_or(0, |replay| replay.rate_now),
             })
@@ -95,48 +104,48 @@ impl Model {
     }
 
     /// Moves the selection.
-    pub(super) fn select(&mut self, down: bool) {
+    pub(crate) fn select(&mut self, down: bool) {
         let last = self.nodes.len().saturating_sub(1);
         self.selected = if down { (self.selected + 1).min(last) } else { self.selected.saturating_sub(1) };
     }
 
-    pub(super) fn selected(&self) -> Option<&NodeView> {
+    pub(crate) fn selected(&self) -> Option<&NodeView> {
         self.nodes.get(self.selected)
     }
 
     /// Nodes that say of themselves that they are ready.
-    pub(super) fn ready(&self) -> usize {
+    pub(crate) fn ready(&self) -> usize {
         self.nodes.iter().filter(|node| node.verdict() == Some(&Verdict::Ready)).count()
     }
 
     /// Every node that replays and answers, with what it says of that.
-    pub(super) fn replays(&self) -> impl Iterator<Item = (&NodeView, &ReplayStatus)> {
+    pub(crate) fn replays(&self) -> impl Iterator<Item = (&NodeView, &ReplayStatus)> {
         self.nodes.iter().filter_map(|node| Some((node, node.look.as_ref()?.replay.as_ref()?)))
     }
 }
 
 impl NodeView {
-    pub(super) fn status(&self) -> Option<&Status> {
+    pub(crate) fn status(&self) -> Option<&Status> {
         self.look.as_ref()?.status.as_ref().ok()
     }
 
-    pub(super) fn verdict(&self) -> Option<&Verdict> {
+    pub(crate) fn verdict(&self) -> Option<&Verdict> {
         self.status().map(|status| &status.verdict)
     }
 
     /// What flows now.
-    pub(super) fn flow(&self) -> Option<Flow> {
+    pub(crate) fn flow(&self) -> Option<Flow> {
         self.history.back().copied().flatten()
     }
 
     /// Points in the spill that wait for a replayer.
-    pub(super) fn backlog(&self) -> Option<u64> {
+    pub(crate) fn backlog(&self) -> Option<u64> {
         let spill = self.look.as_ref()?.spill.as_ref()?;
         Some(spill.lanes.iter().map(|lane| lane.pending_points.saturating_sub(lane.held_points)).sum())
     }
 
     /// Bytes on their way to peers, and the age of the oldest of them.
-    pub(super) fn queue(&self) -> Option<(u64, u64)> {
+    pub(crate) fn queue(&self) -> Option<(u64, u64)> {
         let peers = &self.status()?.peers;
         let bytes = peers.iter().map(|peer| peer.in_flight_bytes).sum();
         Some((bytes, peers.iter().map(|peer| peer.oldest_unacked_ms).max().unwrap_or(0)))
@@ -144,10 +153,15 @@ impl NodeView {
 }
 
 fn counters(status: &Status, spill: Option<&SpillStatus>) -> Counters {
-    let out = status.ledger.destinations.iter().map(|to| to.delivered.saturating_add(to.delivered_unconfirmed));
+    let out = |stores_only: bool| {
+        let wanted = |to: &&DestinationLedger| !stores_only || to.destination != AGGREGATE;
+        let all = status.ledger.destinations.iter().filter(wanted);
+        all.fold(0u64, |sum, to| sum.saturating_add(to.delivered).saturating_add(to.delivered_unconfirmed))
+    };
     Counters {
         taken_in: status.ledger.received,
-        handed_on: out.sum(),
+        handed_on: out(false),
+        to_stores: out(true),
         spilled: spill.map_or(0, |spill| spill.lanes.iter().map(|lane| lane.spilled_points).sum()),
     }
 }

@@ -1,0 +1,111 @@
+//! How a command comes to the nodes that it asks: with TLS or without, and with a token out of a file, never out of arguments or the environment, which
+//! every user of the machine can see.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use auth::{Secret, read_tokens};
+use config::{Cluster, TlsMode};
+use tls::{Caller, Keys, Port};
+
+use crate::exit::Failure;
+
+/// Whose certificate a command shows where nodes want one: what `{node}` stands for in the paths of `[tls]`.
+const OPERATOR: &str = "operator";
+
+/// Where the token is, and how connections are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Pass {
+    /// The first that can be read is taken.
+    files: Vec<PathBuf>,
+    /// What is wrong with the TLS files, said by who asks: most of a cluster file can be looked into without them.
+    caller: Result<Caller, String>,
+}
+
+/// What a request shows, and why that is all.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) token: Option<Secret>,
+    /// For who is refused.
+    pub(crate) hint: String,
+    pub(crate) caller: Result<Caller, String>,
+}
+
+thread_local! {
+    /// Of the command that runs on this thread. A command asks on its own thread only: [`crate::client::Client`] has a
+    /// runtime of one thread, and a question that was asked elsewhere would show nothing and be told so.
+    static PASS: RefCell<Pass> = const { RefCell::new(Pass::nothing()) };
+}
+
+/// Until this is dropped, questions show the token.
+#[derive(Debug)]
+pub(crate) struct Entered(());
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        PASS.with_borrow_mut(|pass| *pass = Pass::nothing());
+    }
+}
+
+impl Pass {
+    const fn nothing() -> Pass {
+        Pass { files: Vec::new(), caller: Ok(Caller::plain()) }
+    }
+
+    /// `given`: by the command line, and then it is this one or none. Else those of the cluster file, the one that may do
+    /// more first.
+    ///
+    /// # Errors
+    /// When what was given cannot be used.
+    pub(crate) fn of(cluster: &Cluster, given: Option<PathBuf>) -> Result<Pass, Failure> {
+        let caller = caller(cluster).map_err(|error| error.to_string());
+        let Some(path) = given else {
+            let files = [&cluster.auth.operate, &cluster.auth.read];
+            return Ok(Pass { files: files.into_iter().flatten().cloned().collect(), caller });
+        };
+        read_tokens(&path).context("use the token file").map_err(Failure::usage)?;
+        Ok(Pass { files: vec![path], caller })
+    }
+
+    pub(crate) fn enter(self) -> Entered {
+        PASS.set(self);
+        Entered(())
+    }
+
+    /// Read anew for each question: a screen that stays open outlives a token.
+    fn shown(&self) -> Shown {
+        let mut faults = Vec::new();
+        for path in &self.files {
+            match read_tokens(path) {
+                Ok(tokens) => {
+                    let hint =
+                        format!("sent was the first token of {}; --token-file FILE chooses another", path.display());
+                    return Shown { token: tokens.into_iter().next(), hint, caller: self.caller.clone() };
+                }
+                Err(error) => faults.push(error.to_string()),
+            }
+        }
+        let hint = if faults.is_empty() {
+            "no token was sent: give --token-file FILE or set SPILLWAY_TOKEN_FILE".to_owned()
+        } else {
+            format!("no token was sent: {}; --token-file FILE chooses another", faults.join("; "))
+        };
+        Shown { token: None, hint, caller: self.caller.clone() }
+    }
+}
+
+/// What the command of this thread shows.
+pub(crate) fn shown() -> Shown {
+    PASS.with_borrow(Pass::shown)
+}
+
+fn caller(cluster: &Cluster) -> Result<Caller, tls::TlsError> {
+    let tls = &cluster.tls;
+    let keys = match tls.admin {
+        TlsMode::Off => return Ok(Caller::plain()),
+        TlsMode::On => Keys::open_authority(tls)?,
+        TlsMode::Mutual => Keys::open(tls, OPERATOR)?,
+    };
+    Caller::new(Some(&keys), tls.admin, Port::Admin)
+}
