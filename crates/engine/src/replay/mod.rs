@@ -221,7 +221,7 @@ impl Replay {
     /// its disk, or got an older one back, gives places out anew: of what another life lent, nothing is said any more.
     pub fn source_up(&mut self, source: Source, life: u32) {
         let before = self.sources.get_mut(source).and_then(|relay| relay.life.replace(life));
-        if before.is_some_and(|before| before != life) {
+        if before.is_some_and(|before| before != life) && !mutant!("life_ignored") {
             self.forget_source(source);
         }
         if let Some(relay) = self.sources.get_mut(source) {
@@ -246,16 +246,6 @@ impl Replay {
             .collect();
         for key in waiting {
             self.settle(key, Outcome::Released);
-        }
-    }
-
-    /// What is here of a relay is not its any more. What is on its way goes on, and nobody is told what became of it.
-    fn forget_source(&mut self, source: Source) {
-        let all: Vec<Key> = self.records.range(keys_of(source)).map(|(key, _)| *key).collect();
-        all.into_iter().for_each(|key| self.settle(key, Outcome::Released));
-        self.forget_offers_of(source);
-        if let Some(relay) = self.sources.get_mut(source) {
-            relay.done.clear();
         }
     }
 
