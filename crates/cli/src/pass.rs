@@ -108,6 +108,11 @@ pub(crate) fn shown() -> Shown {
     PASS.with_borrow(Pass::shown)
 }
 
+/// Whether the command of this thread shows a token.
+pub(crate) fn shows_token() -> bool {
+    PASS.with_borrow(|pass| !pass.files.is_empty())
+}
+
 fn caller(cluster: &Cluster) -> Result<Caller, tls::TlsError> {
     let tls = &cluster.tls;
     let keys = match tls.admin {
