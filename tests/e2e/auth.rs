@@ -165,9 +165,19 @@ fn the_console_shows_the_cluster_by_a_token_that_its_page_does_not_have() {
     let [listen] = reserve(1)[..] else { panic!("one port was asked for") };
     let command = guarded.cli(&["console", "--listen", &listen.to_string()]);
     let console = Process::start("console", command, &guarded.dir.path().join("console.log"));
+    // It would act for every user of the machine, so its address has a key.
+    let mut key = String::new();
+    eventually(SOON, "the console to say its address", || {
+        let said = console.log_text();
+        let found = said.split("#key=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        key = format!("x-spillway-console: {}", found.unwrap_or_default());
+        when(found.is_some(), said.clone())
+    });
+    let without = http::get(listen, "/api/state").expect("the console answers");
+    assert_eq!(without.status, 401, "{}", without.body);
     let mut seen = String::new();
     eventually(SOON, "the console to show what nodes say to those with a token", || {
-        seen = http::get(listen, "/api/state").map_err(|error| error.to_string())?.body;
+        seen = http::get_with(&key, listen, "/api/state").map_err(|error| error.to_string())?.body;
         when(seen.contains("replayer-1") && seen.contains("ready") && !seen.contains("refuses"), &seen)
     });
     for path in ["/", "/app.js", "/style.css"] {

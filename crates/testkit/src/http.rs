@@ -27,6 +27,14 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
     exchange(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))
 }
 
+/// `GET path` with one more header line, such as `name: value`.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_with(header: &str, address: SocketAddr, path: &str) -> io::Result<Response> {
+    exchange(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{header}\r\n\r\n"))
+}
+
 /// `POST path` with a JSON body.
 ///
 /// # Errors
