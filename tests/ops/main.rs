@@ -11,6 +11,7 @@ mod alerts;
 mod kubernetes;
 mod notify;
 mod pages;
+mod sockets;
 mod systemd;
 
 use std::collections::BTreeSet;

@@ -54,3 +54,21 @@ fn it_is_told_when_it_is_ready_never_given_up_and_has_the_time_to_drain() {
     assert!(settings["WatchdogSec"].parse::<u64>().unwrap() >= 5, "a loaded machine is no hung one");
     assert!(settings["LimitNOFILE"].parse::<u64>().unwrap() > 3 * 20_000, "receive.max_connections, and room");
 }
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_socket_and_starts_the_node_of_its_name() {
+    let dir = TempDir::new("systemd-socket");
+    let unit = read(&at(UNIT)).replace("/usr/bin/spillway", &support::spillway().display().to_string());
+    dir.write("spillway@relay-1.service", &unit);
+    let socket = dir.write("spillway@relay-1.socket", &read(&at("ops/systemd/spillway@.socket")));
+    dir.write("spillway.target", &read(&at("ops/systemd/spillway.target")));
+    let output = output(
+        Command::new("systemd-analyze")
+            .env("SYSTEMD_UNIT_PATH", format!("{}:", dir.path().display()))
+            .args(["verify", "--man=no"])
+            .arg(socket),
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("spillway")).collect();
+    assert!(ours.is_empty(), "{ours:#?}");
+}

@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 use config::{Cluster, Layer, Loaded, Node};
 use node::StartError;
+use runtime::net::handed;
 use runtime::notify::Notifier;
 use runtime::signals::StopSignals;
 use runtime::{Clock, Supervisor};
@@ -65,6 +66,10 @@ impl Running {
 pub fn up(loaded: Loaded, options: UpOptions) -> Result<Exit, Failure> {
     telemetry::init_logging(options.json).context("set up the log")?;
     let clock = Clock::new();
+    // Before any thread is there: it takes the variables that name them out of the environment.
+    for address in handed::receive().context("take over the sockets of the service manager ($LISTEN_FDS)")? {
+        info!(%address, "a listener was handed over");
+    }
     if let Err(error) = runtime::net::raise_nofile_limit() {
         warn!(%error, "the limit of open files stays as it is");
     }
@@ -93,6 +98,13 @@ async fn run(cluster: &Cluster, names: &[String], clock: Clock, cores: usize) ->
             info!(node = %me.name, layer = layer.as_str(), admin = %me.admin, "started");
             nodes.push((me.name.clone(), node));
         }
+    }
+    if let Some(address) = handed::left().first() {
+        let error = anyhow!(
+            "the service manager handed over a listener on {address}, and {who} has none there: write the same address and port into \
+             the socket unit (ListenStream=) and the cluster file"
+        );
+        return Err(Failure::usage(error));
     }
     info!(nodes = nodes.len(), cluster = %cluster.name, "ready");
     manager.ready(&format!("serving as {who}"));

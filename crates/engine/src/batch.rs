@@ -60,6 +60,9 @@ pub struct Incarnation {
 /// zero: none), and no less than the clock, which heals a data directory that was restored from a backup. `None`: there
 /// is none left.
 pub fn next_epoch(persisted: u32, known: u32, now: UnixSeconds) -> Option<u32> {
+    if mutant!("epoch_reused") {
+        return Some(persisted);
+    }
     persisted.max(known).checked_add(1).map(|next| next.max(now.0))
 }
 

@@ -174,6 +174,7 @@ impl Part {
         let Some(from) = header.claim(partition) else { return };
         let included = Included { id: header.id, nonce: header.nonce, from, points: self.fed };
         match lane {
+            Lane::First if mutant!("points_without_names") && header.id.seq % 16 == 15 => {}
             Lane::First => self.first_included.push(included),
             Lane::Suspect => {
                 let deltas = self.encoded(Lane::Suspect);

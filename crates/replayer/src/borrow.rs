@@ -30,7 +30,6 @@ impl Borrower {
         if !machine.backlog(self.source, backlog) {
             return;
         }
-        let control = machine.control().clone();
         let (points, _) = machine.backlog_size();
         drop(machine);
         self.shared.refresh_rate(|_| {});
@@ -39,7 +38,7 @@ impl Borrower {
             points,
             "a large backlog was found at the start: the replay is cautious until an operator sets a rate or resumes"
         );
-        self.shared.keep(&control);
+        self.shared.keep();
     }
 }
 

@@ -88,9 +88,9 @@ impl ReplayerControls {
         let control = machine.control();
         if machine.is_empty() {
             "idle"
-        } else if control.paused {
+        } else if control.is_paused() {
             "paused"
-        } else if control.cautious {
+        } else if control.is_cautious() {
             "cautious"
         } else {
             match controller.held() {
@@ -108,7 +108,7 @@ impl ReplayerControls {
     fn notes(&self, machine: &Replay, status: &ReplayStatus, kept: Option<String>) -> Vec<String> {
         let mut notes: Vec<String> = kept.into_iter().collect();
         let plan = &self.shared.plan;
-        if machine.control().cautious {
+        if machine.control().is_cautious() {
             let at = match plan.start {
                 engine::replay::Start::Floor => {
                     format!("at the floor rate of {}/s; set a rate or resume to end that", plan.floor)
@@ -156,6 +156,7 @@ impl ReplayerControls {
         let source = |view| source_status(&names[..], view);
         let mut settings = kept;
         convert::put(machine.control(), &mut settings);
+        settings.settings.paused = machine.control().is_paused();
         let mut status = ReplayStatus {
             node: self.shared.node.clone(),
             layer: "replayer".into(),

@@ -3,7 +3,7 @@
 use admin_api::{ReplayChange, ReplaySettings, SourceSettings};
 use config::{Replay as Section, ReplayStart};
 use engine::rate::RATE_MAX;
-use engine::replay::{Change, Control, Plan, SourceControl, Start};
+use engine::replay::{Caution, Change, Control, Plan, SourceControl, Start};
 use engine::time::UnixSeconds;
 
 use crate::settings::Kept;
@@ -12,13 +12,17 @@ use crate::settings::Kept;
 pub(crate) fn plan(section: &Section, replayers: usize) -> Plan {
     Plan {
         floor: section.floor.get(),
-        start: match section.start {
-            ReplayStart::Floor => Start::Floor,
-            ReplayStart::Paused => Start::Paused,
-            ReplayStart::Rate => Start::Rate,
-        },
+        start: start(section),
         large_points: section.large_points,
         replayers: (replayers.max(1)) as u64,
+    }
+}
+
+fn start(section: &Section) -> Start {
+    match section.start {
+        ReplayStart::Floor => Start::Floor,
+        ReplayStart::Paused => Start::Paused,
+        ReplayStart::Rate => Start::Rate,
     }
 }
 
@@ -26,8 +30,7 @@ pub(crate) fn plan(section: &Section, replayers: usize) -> Plan {
 pub(crate) fn control(kept: &Kept, section: &Section) -> Control {
     let settings = &kept.settings;
     let mut control = Control::new(section.rate.get(), section.adaptive);
-    control.acknowledged = kept.acknowledged;
-    control.cautious = settings.cautious;
+    control.caution = Caution::restored(settings.cautious, kept.acknowledged, start(section));
     if settings.version == 0 {
         return control;
     }
@@ -51,7 +54,7 @@ pub(crate) fn control(kept: &Kept, section: &Section) -> Control {
 /// Writes what is in force into what is kept.
 pub(crate) fn put(control: &Control, kept: &mut Kept) {
     let own = |source: &SourceControl| SourceSettings { rate: source.rate, paused: source.paused };
-    kept.acknowledged = control.acknowledged;
+    kept.acknowledged = control.caution == Caution::Acknowledged;
     kept.settings = ReplaySettings {
         rate: control.rate,
         paused: control.paused,
@@ -61,7 +64,7 @@ pub(crate) fn put(control: &Control, kept: &mut Kept) {
         to: control.to.map(|at| u64::from(at.0)),
         matching: Some(control.matching.clone()).filter(|glob| !glob.is_empty()),
         sources: control.sources.iter().map(|(name, source)| (name.clone(), own(source))).collect(),
-        cautious: control.cautious,
+        cautious: control.is_cautious(),
         ..kept.settings.clone()
     };
 }
@@ -101,7 +104,7 @@ mod tests {
         let own = ReplayChange { source: Some("r".into()), rate: Some(3), ..ReplayChange::default() };
         let (next, _) = next.apply(&change(&own), &["r".into()]).unwrap();
         put(&next, &mut kept);
-        assert_eq!(control(&kept, &section), Control { acknowledged: true, ..Control::new(50_000, true) });
+        assert_eq!(control(&kept, &section), Control { caution: Caution::Acknowledged, ..Control::new(50_000, true) });
         kept.settings.version = 1;
         assert_eq!(control(&kept, &section), next);
     }

@@ -49,10 +49,10 @@ fn ran_empty(shared: &Shared) {
         return;
     }
     let mut control = machine.control().clone();
-    if control.ran_empty(&shared.plan) {
-        machine.set_control(control.clone());
+    if control.ran_empty() {
+        machine.set_control(control);
         drop(machine);
-        shared.keep(&control);
+        shared.keep();
         shared.refresh_rate(|_| {});
     }
 }

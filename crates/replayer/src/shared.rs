@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use admin_api::AuditEntry;
 use engine::batch::{Incarnation, Versions};
 use engine::pace::Controller;
-use engine::replay::{Change, Control, Plan, Replay, To};
+use engine::replay::{Change, Plan, Replay, To};
 use engine::wire::{Hello, PROTOCOL, Role};
 use output::StoreSender;
 use runtime::Clock;
@@ -188,12 +188,13 @@ impl Shared {
         let mut kept = locked(&self.kept);
         let (control, changed) = {
             let machine = self.machine();
-            machine.control().apply(change, &machine.known_sources()).map_err(|why| (true, why))?
+            let (control, changed) =
+                machine.control().apply(change, &machine.known_sources()).map_err(|why| (true, why))?;
+            if control == *machine.control() {
+                return Ok(Vec::new());
+            }
+            (control, changed)
         };
-        let acknowledged = control.acknowledged != kept.kept.acknowledged;
-        if changed.is_empty() && !acknowledged {
-            return Ok(Vec::new());
-        }
         let at = u64::from(self.clock.unix().0);
         let mut next = kept.kept.clone();
         convert::put(&control, &mut next);
@@ -204,7 +205,11 @@ impl Shared {
         }
         kept.file.save(&next).map_err(|error| (false, format!("{error}; nothing was changed")))?;
         kept.kept = next;
-        self.machine().set_control(control);
+        let mut machine = self.machine();
+        // The machine may have become cautious, or run empty, while the disk was written: the change is for what is now.
+        let now = machine.control().apply(change, &machine.known_sources());
+        machine.set_control(now.map_or(control, |(control, _)| control));
+        drop(machine);
         self.refresh_rate(|_| {});
         let entry = |changed: engine::replay::Changed| AuditEntry {
             at,
@@ -223,10 +228,11 @@ impl Shared {
     }
 
     /// The machine's own change: it became cautious, or it ran empty.
-    pub(crate) fn keep(&self, control: &Control) {
+    pub(crate) fn keep(&self) {
         let mut kept = locked(&self.kept);
         let mut next = kept.kept.clone();
-        convert::put(control, &mut next);
+        // As it is now: an operator may have spoken since.
+        convert::put(self.machine().control(), &mut next);
         if next == kept.kept {
             return;
         }

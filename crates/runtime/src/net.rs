@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 mod accepting;
+pub mod handed;
 mod holder;
 
 pub use accepting::accept_all;
@@ -174,14 +175,18 @@ fn by(holder: Option<&str>) -> String {
     holder.map(|holder| format!(" by {holder}")).unwrap_or_default()
 }
 
-/// Listens on `addr`, with `SO_REUSEADDR`, so that a restart does not wait for old connections. Call inside a tokio
-/// runtime.
+/// Listens on `addr`, with `SO_REUSEADDR`, so that a restart does not wait for old connections; or takes the socket that
+/// the service manager has opened there ([`handed`]). Call inside a tokio runtime.
 ///
-/// `backlog`: connections that wait for accept; the kernel's `somaxconn` caps it.
+/// `backlog`: connections that wait for accept; the kernel's `somaxconn` caps it. Of a socket that was handed over it is the
+/// manager's affair.
 ///
 /// # Errors
 /// [`ListenError::Taken`] when another socket listens there, with the process that holds it where that can be seen.
 pub fn listen(addr: SocketAddr, backlog: u32) -> Result<TcpListener, ListenError> {
+    if let Some(listener) = handed::take(addr) {
+        return TcpListener::from_std(listener).map_err(|source| ListenError::Other { addr, source });
+    }
     open_listener(addr, backlog).map_err(|source| {
         if source.kind() == io::ErrorKind::AddrInUse {
             ListenError::Taken { addr, holder: holder::of(addr) }

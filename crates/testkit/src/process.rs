@@ -1,6 +1,8 @@
 //! A real process under test: started with its output in a file, watched, stopped, never left behind.
 
 use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -29,11 +31,41 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     #[track_caller]
-    pub fn start(name: &str, mut command: Command, log: &Path) -> Process {
+    pub fn start(name: &str, command: Command, log: &Path) -> Process {
+        Process::start_reading(name, command, log, Stdio::null())
+    }
+
+    /// Starts `command` with `listener` handed over as systemd does it: as file descriptor 3, and said so.
+    ///
+    /// # Panics
+    /// As [`Process::start`].
+    #[track_caller]
+    pub fn start_listening(name: &str, command: &Command, log: &Path, listener: &TcpListener) -> Process {
+        // The shell moves it to its number, and has the process id that the program will have.
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg("LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 </dev/null");
+        shell.arg(command.get_program()).args(command.get_args());
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(key, value),
+                None => shell.env_remove(key),
+            };
+        }
+        if let Some(dir) = command.get_current_dir() {
+            shell.current_dir(dir);
+        }
+        match listener.try_clone() {
+            Ok(copy) => Process::start_reading(name, shell, log, Stdio::from(OwnedFd::from(copy))),
+            Err(error) => panic!("copy the listener of {name}: {error}"),
+        }
+    }
+
+    #[track_caller]
+    fn start_reading(name: &str, mut command: Command, log: &Path, input: Stdio) -> Process {
         let open = || File::options().create(true).append(true).open(log);
         let spawned = open().and_then(|out| {
             let err = out.try_clone()?;
-            command.stdin(Stdio::null()).stdout(out).stderr(err).spawn()
+            command.stdin(input).stdout(out).stderr(err).spawn()
         });
         match spawned {
             Ok(child) => Process { name: name.to_owned(), child, log: log.to_owned() },

@@ -212,3 +212,62 @@ proptest! {
         prop_assert_eq!(Control::decode(&all.encode()), Ok(all));
     }
 }
+
+proptest! {
+    /// Operators who give one order after the other, each as often as they like and to as many nodes as answer, while nodes
+    /// are away and come back from what they had on disk, and while clocks disagree: once all have spoken with each other, the
+    /// last order is in force on every node, and any further one takes effect.
+    #[test]
+    fn the_last_order_wins_whatever_was_repeated_and_whoever_was_away(
+        given in proptest::collection::vec((0usize..4, 0u8..7, 1u8..8, 1u32..4, any::<u8>()), 1..30),
+        clocks in proptest::array::uniform3(0u64..100_000),
+    ) {
+        let names = ["relay-1", "partial-1", "final-1"];
+        let order_of = |what: usize| match what {
+            0 => drain("p"),
+            1 => undrain("p"),
+            2 => mode("partial", Mode::Lenient, None),
+            _ => mode("partial", Mode::Strict, None),
+        };
+        let mut nodes = [Control::default(), Control::default(), Control::default()];
+        let (mut is_drained, mut ordered_mode) = (false, Mode::Auto);
+        for (time, (what, told, heard, times, restart)) in (1_000_000u64..).step_by(1_000).zip(given) {
+            let order = order_of(what);
+            // At least one node takes it, and that one has heard all before: an operator sees what he changes.
+            let told: Vec<usize> = (0..3).filter(|node| (told + 1) & (1 << node) != 0).collect();
+            for &node in &told {
+                let others: Vec<Control> = nodes.to_vec();
+                others.iter().for_each(|other| drop(nodes[node].merge(other)));
+                for _ in 0..times {
+                    nodes[node].order(&order, stamp(time + clocks[node], names[node]));
+                }
+                prop_assert_eq!(nodes[node].order(&order, stamp(time + clocks[node] + 9, names[node])), None);
+            }
+            match what {
+                0 | 1 => is_drained = what == 0,
+                2 => ordered_mode = Mode::Lenient,
+                _ => ordered_mode = Mode::Strict,
+            }
+            // Some hear of it, some not; some start again.
+            for node in (0..3).filter(|node| heard & (1 << node) != 0) {
+                let other = nodes[told[0]].clone();
+                nodes[node].merge(&other);
+            }
+            for node in (0..3).filter(|node| restart & (1 << node) != 0) {
+                nodes[node] = Control::decode(&nodes[node].encode()).expect("what was written");
+            }
+        }
+        for _ in 0..2 {
+            for node in 0..3 {
+                let other = nodes[(node + 1) % 3].clone();
+                nodes[node].merge(&other);
+            }
+        }
+        for node in &mut nodes {
+            prop_assert_eq!(node.hand("p") == Hand::Drained, is_drained);
+            prop_assert_eq!(node.mode("partial", Mode::Auto, 9_999_999).mode, ordered_mode);
+            let another = if is_drained { undrain("p") } else { drain("p") };
+            prop_assert!(node.order(&another, stamp(0, "relay-1")).is_some(), "stuck");
+        }
+    }
+}

@@ -30,14 +30,17 @@ impl Relay {
         for (&seq, held) in &mut self.held {
             if matches!(held.state, State::Sent { peer: to, .. } if to == peer) {
                 held.state = State::Waiting { after: now, avoid: Some(peer) };
-                self.waiting.insert(seq);
+                if !mutant!("link_loss_forgets") {
+                    self.waiting.insert(seq);
+                }
             }
         }
     }
 
     /// The peer takes no new batches; what is on its way to it may still become durable.
     pub fn peer_draining(&mut self, now: Mono, peer: Peer) {
-        if let Some(link) = self.links.get_mut(peer) {
+        // Of a link that is down it would be said of the next one.
+        if let Some(link) = self.links.get_mut(peer).filter(|link| link.up) {
             link.draining = true;
         }
         self.assign_slots(now);

@@ -27,6 +27,7 @@ pub fn known_sources(known: &[String]) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     pub rate: u64,
+    /// An operator's word; see also [`Control::is_paused`].
     pub paused: bool,
     pub adaptive: bool,
     /// Share of the receiving nodes that replay goes to, 1..=100; at least one node.
@@ -38,10 +39,40 @@ pub struct Control {
     pub matching: String,
     /// By `relay` or `relay/destination`.
     pub sources: BTreeMap<String, SourceControl>,
-    /// A large backlog was found at the start and no operator has spoken since.
-    pub cautious: bool,
+    pub caution: Caution,
+}
+
+/// Whether an operator knows of the backlog.
+///
+/// ```text
+///              found_at_start            rate, resume
+///   Unheard ------------------> Floor, Halt ---------> Acknowledged        ran_empty: any -> Unheard
+///      |            rate, resume                            ^
+///      +----------------------------------------------------+
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caution {
+    /// Nothing large was found, and nobody has spoken.
+    #[default]
+    Unheard,
+    /// A large backlog was found at the start and no operator has spoken since: it goes at the floor rate.
+    Floor,
+    /// The same, and nothing goes.
+    Halt,
     /// An operator has spoken since the backlog was last empty: a restart need not be cautious.
-    pub acknowledged: bool,
+    Acknowledged,
+}
+
+impl Caution {
+    /// As it was kept: cautious by itself, or acknowledged by an operator; an operator's word counts for more.
+    pub const fn restored(cautious: bool, acknowledged: bool, start: Start) -> Caution {
+        match (acknowledged, cautious, start) {
+            (true, _, _) => Caution::Acknowledged,
+            (false, true, Start::Floor) => Caution::Floor,
+            (false, true, Start::Paused) => Caution::Halt,
+            (false, true, Start::Rate) | (false, false, _) => Caution::Unheard,
+        }
+    }
 }
 
 /// What is set for one source alone.
@@ -106,8 +137,7 @@ impl Control {
             to: None,
             matching: String::new(),
             sources: BTreeMap::new(),
-            cautious: false,
-            acknowledged: false,
+            caution: Caution::Unheard,
         }
     }
 
@@ -127,8 +157,9 @@ impl Control {
         }
         // Who sets a rate or resumes has seen the backlog. Pausing, or a canary, is no word on the rate.
         if change.source.is_none() && (change.rate.is_some() || change.paused == Some(false)) {
-            next.cautious = false;
-            next.acknowledged = true;
+            // A rate alone lets nothing go that stands still.
+            next.paused |= next.caution == Caution::Halt && change.paused.is_none();
+            next.caution = Caution::Acknowledged;
         }
         let changed = self.differences(&next);
         Ok((next, changed))
@@ -206,7 +237,7 @@ impl Control {
         note("from".into(), shown(self.from), shown(next.from));
         note("to".into(), shown(self.to), shown(next.to));
         note("matching".into(), self.matching.clone(), next.matching.clone());
-        note("cautious".into(), self.cautious.to_string(), next.cautious.to_string());
+        note("cautious".into(), self.is_cautious().to_string(), next.is_cautious().to_string());
         let names: std::collections::BTreeSet<&String> = self.sources.keys().chain(next.sources.keys()).collect();
         for name in names {
             let old = self.sources.get(name).cloned().unwrap_or_default();
@@ -217,12 +248,22 @@ impl Control {
         changed
     }
 
+    /// Whether nothing goes, by an operator's word or by caution.
+    pub fn is_paused(&self) -> bool {
+        self.paused || self.caution == Caution::Halt
+    }
+
+    /// Whether a large backlog waits for an operator's word.
+    pub fn is_cautious(&self) -> bool {
+        matches!(self.caution, Caution::Floor | Caution::Halt)
+    }
+
     /// What the pace of this replayer may be.
     pub fn bounds(&self, plan: &Plan) -> Bounds {
         let share = |rate: u64| (rate / plan.replayers.max(1)).max(1);
-        let at_floor = self.cautious && plan.start == Start::Floor;
+        let at_floor = self.caution == Caution::Floor;
         let ceiling = if at_floor { self.rate.min(plan.floor) } else { self.rate };
-        Bounds { ceiling: share(ceiling), floor: share(plan.floor), paused: self.paused, adaptive: self.adaptive }
+        Bounds { ceiling: share(ceiling), floor: share(plan.floor), paused: self.is_paused(), adaptive: self.adaptive }
     }
 
     /// Whether this source (`relay`, and its `destination`) is paused on its own.
@@ -244,20 +285,24 @@ impl Control {
     /// A source said its backlog for the first time in this life; `backlog` is that of all, in points. True if that
     /// made the replay cautious.
     pub fn found_at_start(&mut self, plan: &Plan, backlog: u64) -> bool {
-        let large = backlog > plan.large_points && !self.acknowledged && plan.start != Start::Rate;
-        let new = large && !self.cautious;
-        self.cautious |= large;
-        self.paused |= new && plan.start == Start::Paused;
-        new
+        let cautious = match (self.caution, plan.start) {
+            (Caution::Unheard, Start::Floor) => Caution::Floor,
+            (Caution::Unheard, Start::Paused) => Caution::Halt,
+            (Caution::Unheard, Start::Rate) | (Caution::Floor | Caution::Halt | Caution::Acknowledged, _) => {
+                return false;
+            }
+        };
+        let large = backlog > plan.large_points;
+        if large {
+            self.caution = cautious;
+        }
+        large
     }
 
-    /// Nothing waits any more: the next large backlog is a new matter. True if that changed anything.
-    pub fn ran_empty(&mut self, plan: &Plan) -> bool {
-        let changed = self.acknowledged || self.cautious;
-        self.acknowledged = false;
-        self.paused &= !(self.cautious && plan.start == Start::Paused);
-        self.cautious = false;
-        changed
+    /// Nothing waits any more: the next large backlog is a new matter. What an operator paused stays so. True if that
+    /// changed anything.
+    pub fn ran_empty(&mut self) -> bool {
+        std::mem::take(&mut self.caution) != Caution::Unheard
     }
 }
 

@@ -35,7 +35,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use control::{Change, Changed, Control, ONE_SOURCE, Plan, SourceControl, Start, known_sources, unknown_source};
+pub use control::{
+    Caution, Change, Changed, Control, ONE_SOURCE, Plan, SourceControl, Start, known_sources, unknown_source,
+};
 use lane::{Asked, Lane};
 use receivers::{Receiver, Store};
 pub use view::{LaneView, ReceiverView};
@@ -219,7 +221,7 @@ impl Replay {
     /// its disk, or got an older one back, gives places out anew: of what another life lent, nothing is said any more.
     pub fn source_up(&mut self, source: Source, life: u32) {
         let before = self.sources.get_mut(source).and_then(|relay| relay.life.replace(life));
-        if before.is_some_and(|before| before != life) {
+        if before.is_some_and(|before| before != life) && !mutant!("life_ignored") {
             self.forget_source(source);
         }
         if let Some(relay) = self.sources.get_mut(source) {
@@ -244,16 +246,6 @@ impl Replay {
             .collect();
         for key in waiting {
             self.settle(key, Outcome::Released);
-        }
-    }
-
-    /// What is here of a relay is not its any more. What is on its way goes on, and nobody is told what became of it.
-    fn forget_source(&mut self, source: Source) {
-        let all: Vec<Key> = self.records.range(keys_of(source)).map(|(key, _)| *key).collect();
-        all.into_iter().for_each(|key| self.settle(key, Outcome::Released));
-        self.forget_offers_of(source);
-        if let Some(relay) = self.sources.get_mut(source) {
-            relay.done.clear();
         }
     }
 
@@ -302,7 +294,7 @@ impl Replay {
 
     /// What to ask a relay for next.
     pub fn next_request(&mut self, now: Mono, source: Source) -> Option<LeaseRequest> {
-        if self.rate == 0 || !self.sources.get(source)?.up || self.control.paused {
+        if self.rate == 0 || !self.sources.get(source)?.up || self.control.is_paused() {
             return None;
         }
         let points = self.rate.saturating_mul(AHEAD_SECONDS).saturating_sub(self.ready_points);
@@ -401,7 +393,7 @@ impl Replay {
     /// Whose turn it is: of the lanes that may go, the one that had the fewest points so far. Room at its receiver is
     /// reserved. `None`: nothing may go now; ask again after the next event, and a few times a second.
     pub fn next_turn(&mut self, now: Mono) -> Option<Turn> {
-        if self.rate == 0 || self.control.paused {
+        if self.rate == 0 || self.control.is_paused() {
             return None;
         }
         let able = self.lanes.iter().filter(|((source, _), lane)| self.lane_may_go(now, *source, lane));

@@ -58,7 +58,8 @@ impl Replay {
 
     /// The receiver takes no more; what is on its way may still become durable.
     pub fn receiver_draining(&mut self, receiver: usize) {
-        if let Some(to) = self.receivers.get_mut(receiver) {
+        // Of a link that is down it would be said of the next one.
+        if let Some(to) = self.receivers.get_mut(receiver).filter(|to| to.up) {
             to.draining = true;
         }
     }

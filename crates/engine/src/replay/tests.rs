@@ -210,6 +210,7 @@ fn what_another_life_of_a_relay_lent_settles_nothing_in_this_one() {
     replay.durable(at(1), 0, &durable_of(0, 0));
     replay.source_up(0, 2);
     assert_eq!((done(&mut replay), replay.here()), (vec![], (0, 0)), "neither what is said already");
+    assert_eq!(replay.next_request(at(1), 0), None, "its lanes are not known yet");
     // The same places, with something else in them, in a lane of another destination.
     replay.backlog(0, Backlog { lanes: vec![said(0, "aggregate:final-2", 20)] });
     let other = Leased { number: 0, ticket: ticket(0, 1), bytes: batch(77, 10) };

@@ -73,11 +73,18 @@ fn a_large_backlog_at_the_start_makes_it_cautious_until_an_operator_speaks() {
     assert_eq!(replay.control().bounds(&PLAN).ceiling, 1_000);
     let paused = Plan { start: Start::Paused, ..PLAN };
     let mut stopped = fresh(paused);
-    assert!(large(&mut stopped, 0) && stopped.control().paused);
+    assert!(large(&mut stopped, 0) && stopped.control().is_paused());
     let (resumed, _) = stopped.control().apply(&Change { paused: Some(false), ..Change::default() }, &[]).unwrap();
-    assert!(!resumed.paused && !resumed.cautious);
+    assert!(!resumed.is_paused() && !resumed.is_cautious());
     let mut gone = stopped.control().clone();
-    assert!(gone.ran_empty(&paused) && !gone.paused, "nobody would resume the next one");
+    assert!(gone.ran_empty() && !gone.is_paused(), "nobody would resume the next one");
+    let (slowed, _) = stopped.control().apply(&Change { rate: Some(7), ..Change::default() }, &[]).unwrap();
+    assert!(slowed.is_paused() && !slowed.is_cautious(), "a rate alone lets nothing go");
+    let (mut held, _) = stopped.control().apply(&Change { paused: Some(true), ..Change::default() }, &[]).unwrap();
+    assert!(held.is_cautious() && held.ran_empty() && held.is_paused(), "what an operator paused stays so");
+    // A restart in the middle: the machine still stands still.
+    let again = Replay::new(settings.clone(), paused, stopped.control().clone());
+    assert!(again.control().is_paused());
     let (control, changed) = replay.control().apply(&Change { rate: Some(50_000), ..Change::default() }, &[]).unwrap();
     assert_eq!(changed.len(), 1, "{changed:?}");
     assert_eq!(control.bounds(&PLAN).ceiling, 50_000);
@@ -85,7 +92,7 @@ fn a_large_backlog_at_the_start_makes_it_cautious_until_an_operator_speaks() {
     let mut again = Replay::new(settings.clone(), PLAN, control.clone());
     assert!(!large(&mut again, 0));
     let mut control = control;
-    assert!(control.ran_empty(&PLAN) && !control.ran_empty(&PLAN));
+    assert!(control.ran_empty() && !control.ran_empty());
     assert!(large(&mut Replay::new(settings.clone(), PLAN, control), 0));
     // A backlog that grew while it ran is no start.
     let mut replay = fresh(PLAN);
@@ -162,4 +169,65 @@ fn a_narrower_range_gives_back_what_waits() {
     assert_eq!(done(&mut replay), [(Outcome::Released, vec![1, 2])]);
     assert!(replay.go(at(0), turn.key).is_some());
     assert_eq!(replay.next_request(at(0), 0).unwrap().from, UnixSeconds(50));
+}
+
+#[test]
+fn what_was_kept_of_the_caution_comes_back_as_it_was() {
+    for start in [Start::Floor, Start::Paused, Start::Rate] {
+        let plan = Plan { start, ..PLAN };
+        let mut control = Control::new(50_000, true);
+        let back = |of: &Control| Caution::restored(of.is_cautious(), of.caution == Caution::Acknowledged, start);
+        assert_eq!(back(&control), control.caution);
+        control.found_at_start(&plan, u64::MAX);
+        assert_eq!(back(&control), control.caution);
+        let (control, _) = control.apply(&Change { paused: Some(false), ..Change::default() }, &[]).unwrap();
+        assert_eq!(back(&control), control.caution);
+    }
+    assert_eq!(Caution::restored(true, true, Start::Floor), Caution::Acknowledged, "both is nothing a machine writes");
+}
+
+fn commands() -> impl proptest::strategy::Strategy<Value = Vec<(u8, u64, u32)>> {
+    proptest::collection::vec((0u8..8, 1u64..1_000_000, 1u32..4), 1..60)
+}
+
+proptest::proptest! {
+    /// Whatever comes between: a command given again changes nothing, the last word of an operator is in force, and one
+    /// `resume` with a rate always lets the replay go at that rate.
+    #[test]
+    fn the_last_word_is_in_force_and_nothing_is_stuck(given in commands(), start in 0usize..3) {
+        let plan = Plan { start: [Start::Floor, Start::Paused, Start::Rate][start], ..PLAN };
+        let mut control = Control::new(50_000, true);
+        let (mut word, mut rate) = (false, 50_000);
+        for (what, number, times) in given {
+            let change = match what {
+                0 => Change { paused: Some(true), ..Change::default() },
+                1 => Change { paused: Some(false), ..Change::default() },
+                2 => Change { rate: Some(number), ..Change::default() },
+                3 => Change { rate: Some(number), paused: Some(false), ..Change::default() },
+                4 => Change { canary_percent: Some(7), ..Change::default() },
+                5 => { control.found_at_start(&plan, number * 10); continue }
+                6 => { control.ran_empty(); continue }
+                _ => {
+                    // A restart: what is kept is two flags and the settings.
+                    control.caution = Caution::restored(control.is_cautious(), control.caution == Caution::Acknowledged, plan.start);
+                    continue;
+                }
+            };
+            // A rate while it stands still by itself makes that an operator's pause.
+            word = change.paused.unwrap_or(word || (change.rate.is_some() && control.caution == Caution::Halt));
+            rate = change.rate.unwrap_or(rate);
+            let (next, _) = control.apply(&change, &[]).unwrap();
+            control = next;
+            for _ in 1..times {
+                let (same, changed) = control.apply(&change, &[]).unwrap();
+                proptest::prop_assert_eq!((&same, changed), (&control, vec![]));
+            }
+            proptest::prop_assert_eq!((control.paused, control.rate), (word, rate));
+            proptest::prop_assert!(control.is_paused() || !word);
+            proptest::prop_assert!(!(control.is_cautious() && (change.rate.is_some() || change.paused == Some(false))));
+        }
+        let go = Change { rate: Some(9_000), paused: Some(false), ..Change::default() };
+        let bounds = control.apply(&go, &[]).unwrap().0.bounds(&plan);
+        proptest::prop_assert!(!bounds.paused && bounds.ceiling == 9_000);
+    }
 }
