@@ -257,7 +257,7 @@ fn drill_june_24_with_the_commands_of_today() {
         ..Keys::default()
     };
     let (sink, cluster) = cluster(2, 3, 1, keys);
-    let mut day = Day::begin(up_with_failpoints("june-24", cluster), form(4_000, 50_000));
+    let mut day = Day::begin(up_with_failpoints("june-24", cluster), form(4_000, 20_000));
     let all = day.fleet.names();
     day.say("calm weather: every node is proven, health checks are strict by themselves");
 
@@ -276,7 +276,7 @@ fn drill_june_24_with_the_commands_of_today() {
     day.samples(5);
     eventually(SOON * 2, "points in the spills", || {
         let pending = day.spilled()?;
-        when(pending > form(5_000, 500_000), pending)
+        when(pending > form(5_000, 100_000), pending)
     });
     day.say("what cannot be delivered is spilled");
 

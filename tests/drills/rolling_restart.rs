@@ -77,7 +77,7 @@ impl Drop for Lag {
 
 /// Points per second of all clients together.
 fn rate() -> u64 {
-    form(4_000, 50_000)
+    form(4_000, 20_000)
 }
 
 /// `rollout check`: whether it is safe, and the answer.

@@ -140,10 +140,11 @@ struct Client {
 impl Client {
     /// Through the door, and served until the end.
     async fn enter(mut self, stream: TcpStream, door: &Door, stop: runtime::CancellationToken) -> CloseReason {
+        // A plain client is in at once, also while the relay stops: what it has written by then is read (`leave`).
         let opened = tokio::select! {
             biased;
-            () = stop.cancelled() => return CloseReason::Shutdown,
             opened = door.open(stream) => opened,
+            () = stop.cancelled() => return CloseReason::Shutdown,
         };
         let reason = match opened {
             Ok(Stream::Plain(mut stream)) => self.serve(&mut stream, stop).await,

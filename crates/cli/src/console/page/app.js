@@ -438,7 +438,7 @@ function drawReplay() {
   const rates = new Set(nodes.map((node) => node.replay.rate));
   const word = ["idle", "paused"].includes(main.limited_by);
   const parts = main.paused ? [] : [word ? main.limited_by : `limited by ${main.limited_by}`];
-  if (rates.size > 1) parts.push("nodes differ: " + nodes.map((node) => `${node.name} ${ceiling(node.replay.rate)}`).join(", "));
+  if (rates.size > 1) parts.push("nodes differ: " + nodes.map((node) => `${node.name} ${written(node.replay.rate)}`).join(", "));
   parts.push(backlog ? `${count(backlog)} points wait` : "nothing waits");
   if (backlog && main.eta_seconds !== null) parts.push(`done in ${duration(main.eta_seconds)}`);
   const title = main.paused ? "paused" : `${perSecond(main.rate_now)} of ${ceiling(main.rate)}`;
