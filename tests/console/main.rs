@@ -7,10 +7,13 @@ mod support;
 mod browser;
 mod orders;
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use admin_api::ReplayChange;
 use browser::Browser;
 use rustix::process::Signal;
 use testkit::{Cluster, Feed, Feeding, Fleet, Keep, Process, Sink, TempDir, eventually, http, reserve};
@@ -56,12 +59,32 @@ impl Stage {
         let [listen] = reserve(1)[..] else { panic!("one port was asked for") };
         let mut command = Command::new(support::spillway());
         command.arg("--config").arg(fleet.dir().join("cluster.toml")).arg("console");
-        command.args(["--listen", &listen.to_string()]);
+        // With a token, though the nodes ask for none, the console has a key.
+        let token = dir.path().join("token");
+        File::options().write(true).create_new(true).mode(0o600).open(&token).expect("creates");
+        std::fs::write(&token, "may-do-anything-AbCd0123456789\n").expect("writes");
+        command.args(["--listen", &listen.to_string(), "--token-file"]).arg(&token);
         let console = Process::start("console", command, &dir.path().join("console.log"));
         eventually(SOON, "the console to answer", || http::get(listen, "/"));
+        let url = eventually(SOON, "the console's address", || {
+            let said = console.log_text();
+            let url = said.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned);
+            url.filter(|_| said.contains("(Ctrl-C")).ok_or(said)
+        });
+        assert!(url.starts_with(&format!("http://{listen}/#key=")), "{url}");
         let browser = Browser::start(&dir);
         browser.screen(1280, 800, "light");
         browser.open(&format!("http://{listen}/"));
+        eventually(SOON, "the refusal without the key", || {
+            let banner = browser.text("#banner");
+            when(banner.contains("open the whole address"), banner)
+        });
+        // Beside it, as in another tab: the same address with something else behind # would be the same page.
+        browser.open("about:blank");
+        let refused = browser.errors();
+        assert!(!refused.is_empty() && refused.iter().all(|error| error.contains("401")), "{refused:?}");
+        browser.open(&url);
+        assert_eq!(browser.run("return location.href"), format!("http://{listen}/"), "the key is out of sight");
         Stage { browser, console, fleet, _feeding: feeding, _sink: sink, _dir: dir }
     }
 
@@ -207,6 +230,15 @@ fn changes_the_rate(stage: &Stage) {
         let changes = stage.browser.text("#audit");
         when(changes.contains("rate") && changes.contains("12.3k/s"), changes)
     });
+    // Whatever others call themselves is text.
+    let by = "<b id=evil>eve</b><img src=x onerror=\"document.title='evil'\">".to_owned();
+    let change = ReplayChange { rate: Some(12_346), by: by.clone(), ..ReplayChange::default() };
+    replayer.change_replay(&change).expect("takes it");
+    eventually(SOON, "the name as it is", || {
+        let changes = stage.browser.text("#audit");
+        when(changes.contains(&by), changes)
+    });
+    assert_eq!(stage.browser.run("return document.querySelector('#evil, img[src=x]')"), serde_json::Value::Null);
 }
 
 fn pauses_by_keys(stage: &Stage) {

@@ -31,6 +31,7 @@ mod rolled_back;
 mod rolling_restart;
 mod slow_then_dead;
 mod stuck_connection;
+#[allow(clippy::disallowed_methods, reason = "measures by the wall's clock, with threads that it joins itself")]
 mod stuck_state;
 
 use std::time::Duration;

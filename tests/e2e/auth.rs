@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use admin_api::AuditEntry;
-use testkit::{Cluster, Keep, Layer, Process, Sink, TempDir, eventually, http};
+use testkit::{Authority, Cluster, Keep, Layer, Process, Sink, TempDir, eventually, http, reserve};
 
 use crate::{SOON, small_cluster, support, when};
 
@@ -38,12 +38,16 @@ struct Guarded {
 
 impl Guarded {
     fn start(name: &str) -> Guarded {
+        Guarded::with(name, "[auth]\nread = \"tokens/read\"\noperate = \"tokens/operate\"\n", Process::up)
+    }
+
+    fn with(name: &str, toml: &str, up: fn(&Path, &Cluster, &Path) -> Process) -> Guarded {
         let dir = TempDir::new(name);
         let sink = Sink::start(Keep::Count);
-        let cluster = small_cluster(&sink).with("[auth]\nread = \"tokens/read\"\noperate = \"tokens/operate\"\n");
+        let cluster = small_cluster(&sink).with(toml);
         write_token(dir.path(), "read", READ);
         write_token(dir.path(), "operate", OPERATE);
-        let process = Process::up(&support::spillway(), &cluster, dir.path());
+        let process = up(&support::spillway(), &cluster, dir.path());
         Guarded { dir, cluster, process, _sink: sink }
     }
 
@@ -156,6 +160,28 @@ fn no_token_is_in_a_process_list_an_environment_a_log_or_what_config_show_prints
 }
 
 #[test]
+fn the_console_shows_the_cluster_by_a_token_that_its_page_does_not_have() {
+    let guarded = Guarded::start("auth-console");
+    let [listen] = reserve(1)[..] else { panic!("one port was asked for") };
+    let command = guarded.cli(&["console", "--listen", &listen.to_string()]);
+    let console = Process::start("console", command, &guarded.dir.path().join("console.log"));
+    let mut seen = String::new();
+    eventually(SOON, "the console to show what nodes say to those with a token", || {
+        seen = http::get(listen, "/api/state").map_err(|error| error.to_string())?.body;
+        when(seen.contains("replayer-1") && seen.contains("ready") && !seen.contains("refuses"), &seen)
+    });
+    for path in ["/", "/app.js", "/style.css"] {
+        seen += &http::get(listen, path).expect("the console answers").body;
+    }
+    seen += &console.log_text();
+    for secret in [READ, OPERATE, "Bearer"] {
+        assert!(!seen.contains(secret), "{secret} is in:\n{seen}");
+    }
+    drop(console);
+    guarded.end();
+}
+
+#[test]
 fn an_admin_port_for_everybody_is_refused_before_anything_starts() {
     let dir = TempDir::new("auth-exposed");
     let sink = Sink::start(Keep::Count);
@@ -186,7 +212,65 @@ fn an_admin_port_for_everybody_is_refused_before_anything_starts() {
     assert!(text(&relay).contains("--bind 0.0.0.0: everybody who reaches"), "{}", text(&relay));
 }
 
+const NAMES: [&str; 5] = ["relay-1", "partial-1", "final-1", "replayer-1", "operator"];
+
+/// With certificates for all nodes and the operator.
+fn up_with_certificates(binary: &Path, cluster: &Cluster, dir: &Path) -> Process {
+    Authority::new().equip(dir, NAMES);
+    Process::up_unready(binary, cluster, dir, None)
+}
+
+#[test]
+fn over_tls_a_token_is_what_it_is_without_and_plain_http_is_told_so() {
+    let files = Authority::FILES;
+    let toml = format!("[auth]\nread = \"tokens/read\"\noperate = \"tokens/operate\"\n{files}admin = \"on\"\n");
+    let guarded = Guarded::with("auth-tls", &toml, up_with_certificates);
+    guarded.wait_for_cli();
+    let plain = http::get(guarded.relay(), "/v1/live").expect("an answer in its own language");
+    assert!(plain.status == 400 && plain.body.contains("this port speaks TLS"), "{plain:?}");
+    let said = guarded.said(&["health", "mode", "lenient", "--all"]);
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+    let only = guarded.dir.path().join("tokens/read");
+    let said =
+        guarded.cli(&["health", "mode", "auto", "--all"]).env("SPILLWAY_TOKEN_FILE", only).output().expect("runs");
+    assert_eq!(said.status.code(), Some(NO_PERMISSION), "{}", text(&said));
+    // Another authority's node is none of ours, whatever it says: no token goes there.
+    Authority::new().equip(guarded.dir.path(), []);
+    let said = guarded.said(&["status"]);
+    assert_eq!(said.status.code(), Some(69), "{}", text(&said));
+    guarded.end();
+}
+
+#[test]
+fn with_mutual_tls_the_certificate_is_what_lets_in_and_it_may_change() {
+    let guarded =
+        Guarded::with("auth-mutual", &format!("{}admin = \"mutual\"\n", Authority::FILES), up_with_certificates);
+    guarded.wait_for_cli();
+    let said = guarded.said(&["health", "mode", "lenient", "--all"]);
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+    let shown = text(&guarded.said(&["health", "show"]));
+    assert!(shown.contains("lenient"), "{shown}");
+    // Signed by somebody else.
+    Authority::new().issue(guarded.dir.path(), "operator", "operator");
+    let said = guarded.said(&["status"]);
+    assert_eq!(said.status.code(), Some(69), "{}", text(&said));
+    fs::remove_file(guarded.dir.path().join("tls/operator.key")).expect("removes");
+    let said = guarded.said(&["status"]);
+    assert!(said.status.code() == Some(69) && text(&said).contains("tls/operator.key"), "{}", text(&said));
+    // What looks at files only needs none.
+    assert_eq!(guarded.said(&["config", "show"]).status.code(), Some(0));
+    guarded.end();
+}
+
 impl Guarded {
+    /// Until every node is ready, as the CLI sees it.
+    fn wait_for_cli(&self) {
+        eventually(SOON, "every node to answer the CLI", || {
+            let said = self.said(&["status"]);
+            when(said.status.code() == Some(0), text(&said))
+        });
+    }
+
     /// Stops it; of what it logged only refusals and the token file are what the tests have done.
     fn end(self) {
         self.process.stop(&["admin request refused", "token file cannot be used", "the layer went lenient"]);

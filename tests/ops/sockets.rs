@@ -55,7 +55,7 @@ impl World {
 
 fn say(to: SocketAddr, line: &str) {
     let mut client = TcpStream::connect(to).unwrap_or_else(|error| panic!("connect for {line}: {error}"));
-    client.write_all(line.as_bytes()).unwrap();
+    client.write_all(line.as_bytes()).expect("the line is written");
 }
 
 #[test]

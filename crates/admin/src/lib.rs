@@ -7,6 +7,7 @@ mod door;
 mod handlers;
 mod known;
 mod orders;
+mod places;
 mod replay;
 mod server;
 mod spill;

@@ -16,6 +16,7 @@ use runtime::{Clock, ConnectionSet, Supervisor, Worker, WorkerError};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::door::{Keeper, Peer};
+use crate::places::Places;
 use crate::{Controls, Door, handlers};
 
 /// What one admin server bears.
@@ -23,6 +24,8 @@ use crate::{Controls, Door, handlers};
 pub struct Limits {
     /// Connections at once; one more is closed at once.
     pub connections: usize,
+    /// Of these, from one address.
+    pub of_one_address: usize,
     /// How long a client may take for a request's head, and a kept connection may be silent.
     pub head: Duration,
     /// How long a connection may last in all, whatever its client does.
@@ -31,8 +34,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        // A person, a few scrapers and the CLI: 256 is far above need and far below the limit of files.
-        Limits { connections: 256, head: Duration::from_secs(30), connection: Duration::from_secs(600) }
+        // A person, a few scrapers and the CLI: 256 is far above need and far below the limit of files. They may come from
+        // one machine, or through one gateway, and whoever else is there must not leave them without.
+        Limits {
+            connections: 256,
+            of_one_address: 96,
+            head: Duration::from_secs(30),
+            connection: Duration::from_secs(600),
+        }
     }
 }
 
@@ -58,6 +67,7 @@ struct Entry {
     limits: Limits,
     router: Router,
     tls: tls::Door,
+    places: Places,
 }
 
 /// To who speaks HTTP where it should be TLS.
@@ -73,9 +83,16 @@ pub fn serve(server: Server, supervisor: &Supervisor) -> io::Result<()> {
     // Kept outside the worker, so that each of its lives listens on the same socket and no client is refused between.
     let kept = Arc::new(Mutex::new(Some(listener.into_std()?)));
     let keeper = Arc::new(Keeper::new(door, supervisor.node(), clock, controls.telemetry()));
+    // Connections of a life that hangs are still there in the next one.
+    let places = Places::default();
     supervisor.spawn_isolated("admin", move |worker| {
         let kept = Arc::clone(&kept);
-        let entry = Entry { limits, router: handlers::router(Arc::clone(&controls), &keeper), tls: tls.clone() };
+        let entry = Entry {
+            limits,
+            router: handlers::router(Arc::clone(&controls), &keeper),
+            tls: tls.clone(),
+            places: places.clone(),
+        };
         async move {
             // Empty only after a stop: an earlier life has ended in order.
             let life = opened(&kept).as_ref().map(std::net::TcpListener::try_clone).transpose()?;
@@ -138,8 +155,13 @@ fn open(entry: Entry, stream: TcpStream, from: IpAddr, connections: &mut Connect
         tracing::debug!(%error, "admin client was gone before it was served");
         return;
     }
-    let limit = entry.limits.connections;
+    let (limit, share) = (entry.limits.connections, entry.limits.of_one_address);
+    let Some(place) = entry.places.take(from.to_canonical(), share) else {
+        tracing::debug!(%from, share, "too many admin connections from one address; closed one");
+        return;
+    };
     let connection = async move {
+        let _place = place;
         match tokio::time::timeout(entry.limits.connection, converse(entry, stream, from)).await {
             Ok(()) => {}
             Err(_elapsed) => tracing::debug!("admin connection lasted too long"),

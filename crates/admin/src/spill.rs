@@ -49,8 +49,8 @@ pub enum SpillRequest {
     Records(Page),
     Verify(Page),
     Export(Page),
-    /// What an export gave.
-    Import(Bytes),
+    /// What an export gave, and who brings it.
+    Import(Bytes, String),
     Discard(SpillDiscard),
     Cursor(CursorAdvance),
 }
@@ -161,8 +161,15 @@ async fn paged(State(node): Node, page: AskedPage, request: fn(Page) -> SpillReq
     ask(&node, asked).await
 }
 
-async fn import(State(node): Node, body: Result<Bytes, BytesRejection>) -> Response {
-    ask(&node, body.map(SpillRequest::Import).map_err(|rejection| rejection.body_text())).await
+async fn import(
+    State(node): Node,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    // Records have no room for a name.
+    let mut by = String::new();
+    caller.sign(&mut by);
+    ask(&node, body.map(|bytes| SpillRequest::Import(bytes, by)).map_err(|rejection| rejection.body_text())).await
 }
 
 async fn discard(

@@ -230,7 +230,8 @@ async fn answers_while_the_data_path_is_saturated() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_and_slow_clients_are_closed() {
-    let limits = Limits { connections: 8, head: Duration::from_millis(200), connection: Duration::from_millis(400) };
+    let (head, connection) = (Duration::from_millis(200), Duration::from_millis(400));
+    let limits = Limits { head, connection, ..Limits::default() };
     let server = start(limits);
     let unfinished_body = "POST /v1/live HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nfour";
     for sent in ["", "GET /v1/live HT", "GET /v1/live HTTP/1.1\r\nhost: x\r\n\r\n", unfinished_body] {
@@ -256,7 +257,13 @@ async fn whole_answer(stream: &mut TcpStream) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connection_beyond_the_limit_is_closed_and_the_others_live() {
-    let limits = Limits { connections: 2, head: PATIENCE, connection: PATIENCE };
+    let limits = Limits { head: PATIENCE, connection: PATIENCE, ..Limits::default() };
+    for limits in [Limits { connections: 2, ..limits }, Limits { of_one_address: 2, ..limits }] {
+        the_third_is_closed(limits).await;
+    }
+}
+
+async fn the_third_is_closed(limits: Limits) {
     let server = start(limits);
     let request = b"GET /v1/live HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut held = Vec::new();

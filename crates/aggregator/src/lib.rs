@@ -20,7 +20,6 @@ mod ping;
 mod senders;
 mod speaker;
 mod start;
-mod watermarks;
 
 use partial::lock as partial_lock;
 

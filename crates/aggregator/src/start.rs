@@ -166,7 +166,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         reporter.refresh();
         reporter.telemetry.graphite_lines(now)
     });
-    node::serve_admin((cluster, me), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
+    node::serve_admin((cluster, &tls), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
     Ok(Running { service, supervisor, keeper, downlinks, clock, _data: data })
 }

@@ -154,8 +154,9 @@ pub(crate) struct Client {
 
 impl Client {
     /// # Errors
-    /// When this machine cannot ask anybody.
+    /// When this machine cannot ask anybody, or not with the token file that was given.
     pub(crate) fn new() -> Result<Client, Failure> {
+        pass::check()?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the client's runtime")?;
         Ok(Client { runtime })

@@ -4,7 +4,7 @@
 //! [`gate`] decides who may ask what, [`hub`] keeps what was seen and asks all nodes while somebody looks, [`state`] says it as
 //! JSON, [`audit`] makes one log of all, [`order`] reads what the page orders, [`server`] is the HTTP around them; the page in
 //! `page/` is part of the program. Whoever reaches the address acts with what this process may do, so it is an address of
-//! this machine alone.
+//! this machine alone; and when that is more than any user of this machine may, the address has a key.
 
 mod audit;
 mod gate;
@@ -18,14 +18,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use config::Cluster;
+use config::{Cluster, TlsMode};
 use runtime::net::{ListenError, listen};
 use runtime::signals::StopSignals;
 use tokio::net::TcpListener;
 
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
+use crate::pass;
 use crate::screen::Screen;
+use gate::{Gate, Key};
 use hub::Hub;
 
 #[cfg(test)]
@@ -40,7 +42,8 @@ pub(crate) struct Options {
     /// Where the page is served: an address of this machine alone, for whoever reaches it can give orders
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8640")]
     listen: SocketAddr,
-    /// Allow --listen beyond this machine: the page asks nobody who he is, everybody who reaches the port can give orders.
+    /// Allow --listen beyond this machine: nothing is encrypted, and without tokens everybody who reaches the port can give
+    /// orders.
     /// Better: ssh -L 8640:127.0.0.1:8640 HOST
     #[arg(long)]
     i_know_it_is_open: bool,
@@ -53,7 +56,10 @@ pub(crate) struct Options {
 pub(crate) fn run(cluster: Cluster, options: Options, by: &str, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
     check_address(&options)?;
     let client = Client::new()?;
-    client.drive(serve(cluster, options.listen, by, screen))
+    // Without token and certificate nodes give this process no more than anybody who reaches it could have himself.
+    let needs_key = pass::shows_token() || cluster.tls.admin == TlsMode::Mutual;
+    let key = needs_key.then(Key::new).transpose().context("make the console's key")?;
+    client.drive(serve(cluster, options.listen, key, by, screen))
 }
 
 fn check_address(options: &Options) -> Result<(), Failure> {
@@ -62,13 +68,19 @@ fn check_address(options: &Options) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::usage(anyhow!(
-        "{listen} can be reached from other machines, and the console asks nobody who he is: whoever reaches it can \
-         change replay, health modes and drains. Listen on 127.0.0.1 and come through ssh \
+        "{listen} can be reached from other machines, and the console encrypts nothing and, without tokens, asks nobody who \
+         he is: whoever reaches it can change replay, health modes and drains. Listen on 127.0.0.1 and come through ssh \
          (ssh -L 8640:127.0.0.1:8640 HOST), or say --i-know-it-is-open"
     )))
 }
 
-async fn serve(cluster: Cluster, address: SocketAddr, by: &str, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+async fn serve(
+    cluster: Cluster,
+    address: SocketAddr,
+    key: Option<Key>,
+    by: &str,
+    screen: &mut Screen<'_>,
+) -> Result<Exit, Failure> {
     let listener = listen(address, BACKLOG).map_err(|error| match error {
         ListenError::Taken { .. } => Failure::unavailable(error),
         ListenError::Other { .. } => Failure::from(anyhow::Error::from(error)),
@@ -76,39 +88,46 @@ async fn serve(cluster: Cluster, address: SocketAddr, by: &str, screen: &mut Scr
     let mut signals = StopSignals::new().context("listen for signals")?;
     // The port is chosen by the system when none was given.
     let address = listener.local_addr().context("ask for the console's address")?;
+    // What stands behind # a browser keeps for itself: it is in no request and in no log.
+    let behind = key.as_ref().map_or(String::new(), |key| format!("#key={}", key.expose()));
+    let url = format!("http://{address}/{behind}");
     if screen.json {
-        screen.json(&serde_json::json!({ "ok": true, "url": format!("http://{address}/") }))?;
+        screen.json(&serde_json::json!({ "ok": true, "url": url }))?;
     } else {
-        screen.text(&format!("spillway console: http://{address}/ (Ctrl-C ends it)\n"))?;
+        screen.text(&format!("spillway console: {url} (Ctrl-C ends it)\n"))?;
     }
     if !address.ip().is_loopback() {
+        let who =
+            if key.is_some() { "who has the key, or reads it on the network," } else { "everybody who reaches it" };
         screen.note(&format!(
-            "spillway: everybody who reaches {address} sees the cluster and can change replay, health modes and drains, \
-             as {by}; nothing is encrypted, and nobody is asked for a password\n"
+            "spillway: {address} is open: {who} sees the cluster and can change replay, health modes and drains, as {by}; \
+             nothing is encrypted\n"
         ))?;
     }
     tokio::select! {
         _ = signals.next() => Ok(Exit::Ok),
-        ended = serve_on(listener, address, cluster, by) => {
+        ended = serve_on(listener, Gate { listen: address, key }, cluster, by) => {
             ended?;
             Ok(Exit::Ok)
         }
     }
 }
 
-/// Serves the page on `listener`, which listens on `address`, for ever.
+/// Serves the page on `listener`, for ever, to whom `gate` lets in.
 ///
 /// # Errors
 /// When the listener is of no more use.
-pub(crate) async fn serve_on(
-    listener: TcpListener,
-    address: SocketAddr,
-    cluster: Cluster,
-    by: &str,
-) -> anyhow::Result<()> {
-    let hub = Arc::new(Hub::new(cluster, address, format!("{by} (console)")));
+async fn serve_on(listener: TcpListener, gate: Gate, cluster: Cluster, by: &str) -> anyhow::Result<()> {
+    let hub = Arc::new(Hub::new(cluster, gate, format!("{by} (console)")));
     tokio::select! {
         never = hub.collect() => match never {},
         ended = server::run(listener, &hub) => ended,
     }
+}
+
+/// As [`run`] serves it without tokens.
+#[cfg(test)]
+pub(crate) async fn serve_openly(listener: TcpListener, cluster: Cluster, by: &str) -> anyhow::Result<()> {
+    let listen = listener.local_addr()?;
+    serve_on(listener, Gate { listen, key: None }, cluster, by).await
 }

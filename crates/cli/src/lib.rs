@@ -140,7 +140,7 @@ fn dispatch(
     }
     // A path that is set to nothing is not set, as with $SPILLWAY_CONFIG.
     let token_file = arguments.token_file.filter(|path| !path.as_os_str().is_empty());
-    let _entered = pass::Pass::of(&loaded.cluster, token_file)?.enter();
+    let _entered = pass::Pass::of(&loaded.cluster, token_file).enter();
     match arguments.command {
         Command::Up { node } => up::run(loaded, &node, screen.json, up),
         Command::Status => status::run(&loaded.cluster, screen),

@@ -19,6 +19,8 @@ const OPERATOR: &str = "operator";
 pub(crate) struct Pass {
     /// The first that can be read is taken.
     files: Vec<PathBuf>,
+    /// By the command line.
+    is_given: bool,
     /// What is wrong with the TLS files, said by who asks: most of a cluster file can be looked into without them.
     caller: Result<Caller, String>,
 }
@@ -50,22 +52,16 @@ impl Drop for Entered {
 
 impl Pass {
     const fn nothing() -> Pass {
-        Pass { files: Vec::new(), caller: Ok(Caller::plain()) }
+        Pass { files: Vec::new(), is_given: false, caller: Ok(Caller::plain()) }
     }
 
     /// `given`: by the command line, and then it is this one or none. Else those of the cluster file, the one that may do
     /// more first.
-    ///
-    /// # Errors
-    /// When what was given cannot be used.
-    pub(crate) fn of(cluster: &Cluster, given: Option<PathBuf>) -> Result<Pass, Failure> {
+    pub(crate) fn of(cluster: &Cluster, given: Option<PathBuf>) -> Pass {
         let caller = caller(cluster).map_err(|error| error.to_string());
-        let Some(path) = given else {
-            let files = [&cluster.auth.operate, &cluster.auth.read];
-            return Ok(Pass { files: files.into_iter().flatten().cloned().collect(), caller });
-        };
-        read_tokens(&path).context("use the token file").map_err(Failure::usage)?;
-        Ok(Pass { files: vec![path], caller })
+        let is_given = given.is_some();
+        let of_file = [&cluster.auth.operate, &cluster.auth.read].into_iter().flatten().cloned();
+        Pass { files: given.map_or_else(|| of_file.collect(), |path| vec![path]), is_given, caller }
     }
 
     pub(crate) fn enter(self) -> Entered {
@@ -95,9 +91,26 @@ impl Pass {
     }
 }
 
+/// Before the first question: a token file that was given by hand must be one. A node that is started with the variable set asks
+/// nobody, and starts.
+///
+/// # Errors
+/// When it cannot be used.
+pub(crate) fn check() -> Result<(), Failure> {
+    PASS.with_borrow(|pass| match pass.files.first().filter(|_| pass.is_given) {
+        Some(path) => read_tokens(path).map(drop).context("use the token file").map_err(Failure::usage),
+        None => Ok(()),
+    })
+}
+
 /// What the command of this thread shows.
 pub(crate) fn shown() -> Shown {
     PASS.with_borrow(Pass::shown)
+}
+
+/// Whether the command of this thread shows a token.
+pub(crate) fn shows_token() -> bool {
+    PASS.with_borrow(|pass| !pass.files.is_empty())
 }
 
 fn caller(cluster: &Cluster) -> Result<Caller, tls::TlsError> {

@@ -56,6 +56,16 @@ pub struct Incarnation {
     pub nonce: u64,
 }
 
+/// The epoch of a sender's next life: above its last one (`persisted`) and above all that others have seen of it (`known`;
+/// zero: none), and no less than the clock, which heals a data directory that was restored from a backup. `None`: there
+/// is none left.
+pub fn next_epoch(persisted: u32, known: u32, now: UnixSeconds) -> Option<u32> {
+    if mutant!("epoch_reused") {
+        return Some(persisted);
+    }
+    persisted.max(known).checked_add(1).map(|next| next.max(now.0))
+}
+
 /// What batches must be evaluated with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Versions {

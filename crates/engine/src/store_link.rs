@@ -30,8 +30,9 @@
 //! 6. *A block written in part* counts as not written for the books, and as written for hazard 2.
 //! 7. *The store closes by itself at the moment of our half-close*: its FIN is no receipt. The shell must tell the two
 //!    apart (see `output`), the machine takes `PeerClosed` in any state as a loss.
-//!
-//! 8. *A block that the spill took* comes later, by a replay or because the spill gave it back, like a block that was
+//! 8. *A process that was here before, and died*, wrote bytes that the store reads later than ours. Where that matters
+//!    ([`Settings::follows_a_life`]), a start counts as a loss: what is written in its first `linger` is written once more.
+//! 9. *A block that the spill took* comes later, by a replay or because the spill gave it back, like a block that was
 //!    offered again; an older value that is re-asserted after that stays. Only raw lines can meet this, where one (series, timestamp) is written twice.
 //!
 //! **Journal.** Where it is asked for, the spill writes every block that is offered, and is told to settle it when the
@@ -99,6 +100,8 @@ pub struct StoreLink {
     /// Since when there has been no connection, rotations included.
     away_since: Option<Mono>,
     spill_able: bool,
+    /// Time has begun.
+    begun: bool,
     /// Shutdown: nothing is sent any more, what is not confirmed is for the spill.
     to_spill: bool,
     backoff: Backoff,
@@ -121,6 +124,7 @@ impl StoreLink {
             progress_at: None,
             away_since: None,
             spill_able: false,
+            begun: false,
             to_spill: false,
             backoff: Backoff::from(settings.backoff_base),
             random: seed,
@@ -299,6 +303,9 @@ impl StoreLink {
     }
 
     fn peer_closed(&mut self, now: Mono) {
+        if mutant!("end_is_a_receipt") && matches!(self.state, State::Open { .. } | State::HalfClosed { .. }) {
+            self.log.receipt();
+        }
         if self.lost(now) {
             self.counters.peer_closes += 1;
         }
@@ -369,6 +376,10 @@ impl StoreLink {
 
     /// Does what is due, as far as the state allows it.
     fn step(&mut self, now: Mono) {
+        if !std::mem::replace(&mut self.begun, true) && self.settings.follows_a_life && !mutant!("no_reassert_at_start")
+        {
+            self.log.assert_from_start(now + self.settings.linger);
+        }
         match self.state {
             State::Disconnected { until } => {
                 self.away_since.get_or_insert(now);

@@ -114,7 +114,8 @@ impl Windows {
     /// Merges one partial. `window`: the start. `name`: of the `OutputKey`.
     pub fn merge(&mut self, rule: u16, name: &[u8], window: UnixSeconds, partial: Partial) -> Merged {
         let id = BlockId { window, rule };
-        if window < self.sealed_before {
+        let is_late = mutant!("late_dropped") && self.blocks.get(&id).is_some_and(Block::is_at_rest);
+        if window < self.sealed_before || is_late {
             return Merged::TooOld;
         }
         if self.absent.contains_key(&id) {
@@ -125,6 +126,9 @@ impl Windows {
         }
         let block = self.blocks.entry(id).or_default();
         let corrected = block.merge(&mut self.names, name, partial);
+        if corrected && mutant!("corrections_not_emitted") {
+            return Merged::Applied { corrected };
+        }
         self.pending.insert(id);
         self.changed.insert(id);
         Merged::Applied { corrected }
@@ -245,7 +249,7 @@ impl Windows {
         }
         let mut block = Block::decode(&mut self.names, bytes)?;
         block.crc = crc;
-        if !block.is_at_rest() {
+        if !block.is_at_rest() && !mutant!("restored_is_clean") {
             self.pending.insert(id);
         }
         self.absent.remove(&id);

@@ -25,7 +25,10 @@ pub fn start_stores(
     // Who has a spill uses it. All others can bring a line again, so they wait and nothing is dropped.
     let overflow = if layer == Layer::Relay.as_str() { Overflow::Spill } else { Overflow::Refuse };
     let journal = cluster.send.journal && overflow == Overflow::Spill;
-    let settings = Settings { overflow, journal, ..store_settings(&cluster.output, &cluster.send, addresses) };
+    // Only values of windows are written again with others: a final node that was killed may have written older ones.
+    let follows_a_life = layer == Layer::Final.as_str();
+    let settings =
+        Settings { overflow, journal, follows_a_life, ..store_settings(&cluster.output, &cluster.send, addresses) };
     let start = |store: &engine::route::StoreSpec| {
         let sender = |(index, address): (usize, &engine::route::StoreAddress)| {
             let name = format!("{layer}.store.{}.{index}", store.name);

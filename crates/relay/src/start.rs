@@ -126,10 +126,10 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     });
     start_listener(cluster, &supervisor, &shared, (&listener, &tls.graphite_door), &queue);
     if let Some(listener) = link_listener {
-        let lender = spill::Lender::new(&shared, &greeting, &keeper, lines.probe(), (desk, tls.link_door));
+        let lender = spill::Lender::new(&shared, &greeting, &keeper, lines.probe(), (desk, tls.link_door.clone()));
         start_lender(&supervisor, lender, Arc::new(listener));
     }
-    node::serve_admin((cluster, me), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
+    node::serve_admin((cluster, &tls), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
     Ok(Running { keeper, shared, supervisor, slots, queue: lines, graphite, listener, _data: data })
 }

@@ -102,8 +102,8 @@ impl Dialer for Borrower {
         &self.standing
     }
 
-    fn up(&self, _welcome: &HelloOk) {
-        self.shared.machine().source_up(self.source);
+    fn up(&self, welcome: &HelloOk) {
+        self.shared.machine().source_up(self.source, welcome.known_epoch);
         self.begun.store(self.shared.recovered(), Ordering::Relaxed);
         self.shared.source_wakes[self.source].notify_one();
     }

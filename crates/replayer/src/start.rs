@@ -160,7 +160,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
     start_workers(&supervisor, &shared);
     let watches = vec![watch];
     supervisor.spawn_task("replayer.health", move |worker| desk::run(worker, Arc::clone(&desk), watches.clone()));
-    node::serve_admin((cluster, me), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
+    node::serve_admin((cluster, &tls), admin_listener, controls as Arc<dyn Controls>, (&supervisor, clock))?;
     keeper.serving();
     Ok(Running {
         supervisor,

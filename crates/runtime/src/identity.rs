@@ -19,6 +19,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use engine::batch::next_epoch;
 use engine::time::UnixSeconds;
 use thiserror::Error;
 
@@ -122,8 +123,8 @@ impl DataDir {
         let path = self.path.join("identity");
         let (sender, epoch) = match self.persisted(&path)? {
             None => (random_u64().map_err(IdentityError::Randomness)?, now.0),
-            Some((sender, epoch)) => match epoch.max(known(sender)).checked_add(1) {
-                Some(next) => (sender, next.max(now.0)),
+            Some((sender, epoch)) => match next_epoch(epoch, known(sender), now) {
+                Some(next) => (sender, next),
                 None => return Err(IdentityError::Exhausted { path }),
             },
         };

@@ -130,6 +130,8 @@ metrics! {
         "1 for a peer that may get work from this node, 0 for one that health or an order keeps it from";
     PoolLenient, Gauge, "pool_lenient", ["pool"],
         "1 while a link that is up is enough for work, 0 while peers must have proven themselves";
+    PoolMode, Gauge, "pool_mode", ["pool", "mode"],
+        "1 for the health mode in force: strict, lenient, or auto, which chooses between them";
     PoolEjections, Counter, "pool_ejections_total", ["peer"],
         "Times that a peer was put out for a while because it was far slower than the others";
     CanariesAcked, Counter, "canaries_acked_total", ["peer"],

@@ -118,7 +118,7 @@ impl Guarded {
             Ok(Ok(_)) => {}
         }
         let turn = tokio::time::timeout(TURN_WITHIN, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(Failed::of(HandshakeFault::Busy)) };
+        let Ok(Ok(turn)) = turn else { return Err(Failed::of(HandshakeFault::Busy)) };
         let Some(config) = config_of(&self.keys, self.is_mutual) else {
             return Err(Failed { fault: HandshakeFault::Io, detail: "no certificate".into() });
         };
@@ -127,7 +127,9 @@ impl Guarded {
             Port::Admin | Port::Graphite => CLIENT_BUFFER,
         };
         let accept = TlsAcceptor::from(config).accept(BufReader::with_capacity(buffer, stream)).into_fallible();
-        match tokio::time::timeout(HANDSHAKE_WITHIN, accept).await {
+        let accepted = tokio::time::timeout(HANDSHAKE_WITHIN, accept).await;
+        drop(turn);
+        match accepted {
             Err(_) => Err(Failed::of(HandshakeFault::Timeout)),
             Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream.into()))),
             Ok(Err((error, wire))) => {

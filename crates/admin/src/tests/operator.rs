@@ -112,7 +112,7 @@ pub(super) fn spill(request: SpillRequest) -> oneshot::Receiver<Result<SpillAnsw
             let next = (from == 0).then_some(7);
             Ok(SpillAnswer::Exported { bytes: Bytes::from_static(b"\x01\0\0\0x"), next })
         }
-        SpillRequest::Import(bytes) => {
+        SpillRequest::Import(bytes, _) => {
             let points = u64::try_from(bytes.len()).unwrap();
             Ok(SpillAnswer::Imported(SpillImported { records: 1, points }))
         }

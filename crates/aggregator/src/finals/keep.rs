@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use engine::final_node::{Checkpoint, Mark};
 use engine::time::{Mono, UnixSeconds};
 use engine::wire::FORGOTTEN;
 use runtime::WorkerError;
 
-use super::journal::Append;
+use super::journal::{Append, appends};
 use super::shard::Shard;
 use crate::partial_lock as lock;
 
@@ -17,8 +16,6 @@ use crate::partial_lock as lock;
 const CHECKPOINT_BYTES: u64 = 8 << 20;
 /// ... something has changed and it is so old.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
-/// What is written in one batch of a checkpoint, about: appends of other partitions come in between. One block may be more.
-const BATCH_BYTES: usize = 2 << 20;
 /// Windows leave memory for their snapshots above this share of the budget ...
 const EVICT_PERCENT: u64 = 60;
 /// ... and above this one also those that are still to be emitted.
@@ -147,21 +144,4 @@ impl Shard<'_> {
             state.books.insert(owned.partition.number(), owned.partition.books());
         }
     }
-}
-
-/// A checkpoint as appends: a block and its index entry stay together, and the checkpoint itself comes last.
-pub(super) fn appends(partition: u16, made: Checkpoint, mark: Mark) -> Vec<Append> {
-    let mut all = Vec::new();
-    let (mut puts, mut bytes) = (Vec::new(), 0);
-    for (key, value) in made.puts {
-        if bytes >= BATCH_BYTES && key.first() == Some(&b'w') {
-            all.push(Append { puts: std::mem::take(&mut puts), ..Append::default() });
-            bytes = 0;
-        }
-        bytes += key.len() + value.len();
-        puts.push((key, value));
-    }
-    let covers = Some((partition, made.log_from, made.floor));
-    all.push(Append { puts, covers, mark: Some((partition, mark)), ..Append::default() });
-    all
 }

@@ -2,14 +2,11 @@
 
 mod catch_up;
 mod disk;
-mod emit;
 mod inbound;
-mod journal;
 mod keep;
 mod log;
 mod mode;
 mod open;
-mod recover;
 mod replay;
 mod role;
 mod shard;
@@ -26,6 +23,7 @@ pub(crate) use role::{FinalRole, Setup};
 pub(crate) use shard::run as run_shard;
 
 use engine::final_node::Finding;
+use final_log::{journal, recover};
 
 /// What was found damaged, and what it means.
 fn sentence(partition: u16, finding: Finding) -> String {

@@ -13,17 +13,19 @@ use super::targets::Target;
 use crate::forgotten::Forgotten;
 use crate::partial_lock as lock;
 use crate::ping::{Bell, Token};
-use crate::watermarks::Watermarks;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use engine::final_node::cursor::Waiting;
+use engine::final_node::emit::{Outlet, Senders};
 use engine::final_node::included::Known;
 use engine::final_node::pace::Debt;
 use engine::final_node::{Books, Finding};
 use engine::ring::Ring;
 use engine::rule::RuleSet;
+use engine::store_link::Block;
 use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Worry;
+use engine::watermarks::Watermarks;
 use engine::window::BlockId;
 use engine::wire::{Flush, FlushReply, Lane, Watermark};
 use node::Store;
@@ -138,7 +140,7 @@ pub(crate) struct FinalRole {
     loaded: Vec<Mutex<Loaded>>,
     /// One a shard: the life that may append, and the highest token that is synced.
     lives: Vec<(AtomicU64, AtomicU64)>,
-    watermarks: Watermarks,
+    watermarks: Mutex<Watermarks>,
     pub(crate) overflow: AtomicU64,
     pub(crate) included_lost: AtomicBool,
     notes: Mutex<Vec<String>>,
@@ -163,7 +165,7 @@ impl FinalRole {
             inputs: (0..setup.shards).map(|_| Mutex::new([bounded(1).0, bounded(1).0])).collect(),
             loaded: (0..setup.shards).map(|_| Mutex::default()).collect(),
             lives: (0..setup.shards).map(|_| (AtomicU64::new(0), AtomicU64::new(0))).collect(),
-            watermarks: Watermarks::default(),
+            watermarks: Mutex::default(),
             overflow: AtomicU64::new(0),
             included_lost: AtomicBool::new(false),
             notes: Mutex::default(),
@@ -377,12 +379,12 @@ impl FinalRole {
     }
 
     pub(crate) fn note_watermark(&self, watermark: Watermark) {
-        self.watermarks.note(self.setup.clock.now(), watermark);
+        lock(&self.watermarks).note(self.setup.clock.now(), watermark);
     }
 
     /// The latest word of every sender that is neither silent nor forgotten.
     pub(crate) fn watermarks(&self) -> Vec<Watermark> {
-        let mut latest = self.watermarks.latest(self.setup.clock.now());
+        let mut latest = lock(&self.watermarks).latest(self.setup.clock.now());
         latest.retain(|watermark| !self.setup.forgotten.has(watermark.sender));
         latest
     }
@@ -392,9 +394,15 @@ impl FinalRole {
         self.watermarks().iter().map(|watermark| watermark.at).min()
     }
 
-    /// The target that is a store's first address.
-    pub(crate) fn first_target(&self, store: usize) -> Option<usize> {
-        self.targets.iter().position(|target| target.store == store)
+    /// Every store, with its targets.
+    pub(crate) fn outlets(&self) -> Vec<Outlet<'_>> {
+        let (mut first, mut outlets) = (0, Vec::with_capacity(self.setup.rings.len()));
+        for (ring, store) in self.setup.rings.iter().zip(&self.setup.stores) {
+            let addresses = store.senders.len();
+            outlets.push(Outlet { ring, first, addresses });
+            first += addresses;
+        }
+        outlets
     }
 
     /// Whether lines may go to a target that catches up: neither its own ceiling nor that of all is used up.
@@ -416,5 +424,19 @@ impl FinalRole {
     /// Inputs that wait, over all shards.
     pub(crate) fn queued(&self) -> usize {
         self.inputs.iter().map(|lanes| lock(lanes).iter().map(Sender::len).sum::<usize>()).sum()
+    }
+}
+
+impl Senders for &FinalRole {
+    fn offer(&mut self, target: usize, block: Block) -> Option<u64> {
+        self.targets[target].offer(block)
+    }
+
+    fn may_catch_up(&mut self, target: usize) -> bool {
+        FinalRole::may_catch_up(self, self.setup.clock.now(), target)
+    }
+
+    fn caught_up(&mut self, target: usize, lines: u64) {
+        FinalRole::caught_up(self, target, lines);
     }
 }

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{SendTimeoutError, select};
 use engine::final_node::Partition;
+use engine::final_node::emit::{self, Outlets, Times, View};
 use engine::time::Mono;
 use engine::window::BlockId;
 use engine::wire::{Flush, FlushReply};
 use runtime::{Worker, WorkerError};
 
 use super::journal::Append;
+use super::recover;
 use super::role::{APPENDS_MAX, Connection, FinalRole, Input, Inputs};
-use super::{emit, recover};
 use crate::partial_lock as lock;
 
 const WAIT: Duration = Duration::from_millis(50);
@@ -308,13 +309,23 @@ impl Shard<'_> {
     }
 
     fn emit(&mut self, now: Mono) -> Result<(), WorkerError> {
-        let views = emit::views(self.role, now);
+        let views: Vec<View> = self.role.targets.iter().map(|target| target.view(now)).collect();
+        let stores = self.role.outlets();
+        let outlets = Outlets { rules: &self.role.setup.rules, stores: &stores, views: &views };
+        let times = Times {
+            now: self.role.setup.clock.unix(),
+            watermark: self.role.watermark(),
+            mono: self.role.setup.clock.now(),
+        };
+        let mut senders = self.role;
         for index in 0..self.owned.len() {
             let partition = &mut self.owned[index].partition;
             let mut state = lock(&self.role.states[self.number]);
-            emit::emit(self.role, partition, &views, &mut state);
+            let emitted = emit::emit(partition, outlets, times, &mut senders);
+            state.emitted_lines += emitted.lines;
+            state.corrections += emitted.corrections;
             drop(state);
-            let mut missing = emit::catch_up(self.role, partition, &views);
+            let mut missing = emit::catch_up(partition, outlets, &mut senders);
             missing.extend(partition.windows().wanted().take(WANTED_PER_TURN));
             let number = partition.number();
             self.request(number, missing)?;

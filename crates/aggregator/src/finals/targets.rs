@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use engine::final_node::emit::View;
 use engine::store_link::{Block, Phase};
 use engine::time::Mono;
 use node::Store;
@@ -19,7 +20,6 @@ const ROOM_BYTES: u64 = 128 << 20;
 /// One address of a store.
 #[derive(Debug)]
 pub(crate) struct Target {
-    pub(crate) store: usize,
     /// `<store>/<host:port>`: what is written about it on disk.
     pub(crate) name: String,
     sender: StoreSender,
@@ -30,25 +30,13 @@ pub(crate) struct Target {
     rates: Mutex<VecDeque<(Mono, u64)>>,
 }
 
-/// What a target takes now.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct View {
-    /// It is there: lines are given to its sender. Otherwise its windows wait.
-    pub(crate) here: bool,
-    /// There is room beside what live windows need, for what it missed.
-    pub(crate) roomy: bool,
-    /// How many blocks of lines its sender will never send again.
-    pub(crate) released: u64,
-}
-
 impl Target {
     /// All addresses, those of the first store first.
     pub(crate) fn all(stores: &[Store]) -> Vec<Target> {
-        let of = |(store, of): (usize, &Store)| {
+        let of = |of: &Store| {
             let name = of.name.clone();
             let senders: Vec<StoreSender> = of.senders.clone();
             senders.into_iter().map(move |sender| Target {
-                store,
                 name: format!("{name}/{}", sender.status().addr),
                 sender,
                 seen: AtomicU64::new(0),
@@ -56,7 +44,7 @@ impl Target {
                 rates: Mutex::default(),
             })
         };
-        stores.iter().enumerate().flat_map(of).collect()
+        stores.iter().flat_map(of).collect()
     }
 
     /// The source's name in replay: `windows:<store>/<host:port>`.

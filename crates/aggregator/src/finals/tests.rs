@@ -16,8 +16,8 @@ use engine::window::BlockId;
 use engine::wire::{Flush, Group, GroupReply, Included, Lane};
 use store::{MemDisk, MemStore, Store};
 
-use super::journal::{Append, Journal, decode_marks, encode_marks};
-use super::{keep, recover};
+use super::journal::{Append, Journal, appends, decode_marks, encode_marks};
+use super::recover;
 
 mod live;
 
@@ -154,7 +154,7 @@ impl Node {
             Sync => self.sync(),
             Checkpoint => {
                 let (made, mark) = (self.partition.checkpoint(), self.partition.mark());
-                keep::appends(PARTITION, made, mark).into_iter().for_each(|append| self.write(append));
+                appends(PARTITION, made, mark).into_iter().for_each(|append| self.write(append));
             }
             Evict => {
                 // As a shard does: only when the snapshots are durable.

@@ -1,7 +1,6 @@
 //! The partial role: batches in, partials out, nothing kept.
 
 mod downlink;
-mod fold;
 mod inbound;
 mod role;
 mod shard;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::batch::{BatchId, Incarnation, Versions};
 use engine::partial_node::{Connection, PartialNode, Settings, Work};
 use engine::rule::RuleSet;
+use engine::watermarks::Watermarks;
 use engine::wire::{Class, Watermark};
 use runtime::Clock;
 use runtime::queue::{Credited, Probe, Receiver, Sender, byte_queue};
@@ -16,7 +17,6 @@ use tracing::error;
 
 use crate::forgotten::Forgotten;
 use crate::ping::{Bell, Token};
-use crate::watermarks::Watermarks;
 
 /// The fixed parts of a role.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct PartialRole {
     machine: Mutex<PartialNode>,
     ports: Vec<Port>,
     bells: Mutex<BTreeMap<Connection, Arc<Bell>>>,
-    watermarks: Watermarks,
+    watermarks: Mutex<Watermarks>,
     next_connection: AtomicU64,
 }
 
@@ -91,7 +91,7 @@ impl PartialRole {
             machine: Mutex::new(PartialNode::new(setup.settings.clone())),
             ports: (0..setup.settings.shards).map(port).collect(),
             bells: Mutex::default(),
-            watermarks: Watermarks::default(),
+            watermarks: Mutex::default(),
             next_connection: AtomicU64::new(1),
             setup,
         }
@@ -184,19 +184,19 @@ impl PartialRole {
     }
 
     pub(crate) fn note_watermark(&self, watermark: Watermark) {
-        self.watermarks.note(self.setup.clock.now(), watermark);
+        lock(&self.watermarks).note(self.setup.clock.now(), watermark);
     }
 
     /// The latest word of every sender that is neither silent nor forgotten.
     pub(crate) fn watermarks(&self) -> Vec<Watermark> {
-        let mut latest = self.watermarks.latest(self.setup.clock.now());
+        let mut latest = lock(&self.watermarks).latest(self.setup.clock.now());
         latest.retain(|watermark| !self.setup.forgotten.has(watermark.sender));
         latest
     }
 
     /// The highest epoch of a sender that was heard of lately; 0: none.
     pub(crate) fn epoch_of(&self, sender: u64) -> u32 {
-        self.watermarks.epoch_of(sender)
+        lock(&self.watermarks).epoch_of(sender)
     }
 
     /// Live work that waits for shards: bytes, and how long the oldest has. Replay waits by design.

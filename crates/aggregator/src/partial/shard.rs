@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::fold::Folder;
 use engine::partial_node::Built;
 use engine::time::Mono;
 use engine::wire::Lane;
 use runtime::{Worker, WorkerError};
 
-use super::fold::Folder;
 use super::role::PartialRole;
 
 /// How long the thread waits for work before it looks at pings and flushes.

@@ -13,7 +13,7 @@ const SAME_WITHIN: u64 = 10;
 pub(super) struct Change<'s> {
     /// The latest of their times, seconds since 1970.
     pub(super) at: u64,
-    /// Who ordered it.
+    /// Who ordered it, and with which role and from where if a node says so.
     pub(super) by: &'s str,
     pub(super) what: &'s str,
     pub(super) old: &'s str,
@@ -32,7 +32,9 @@ pub(super) fn merged<'s>(logs: impl Iterator<Item = (&'s str, &'s [AuditEntry])>
     for (node, entry) in entries {
         let by = person(&entry.by);
         let same = |change: &&mut Change<'_>| {
-            (change.what, change.old, change.new, change.by) == (&entry.what, &entry.old, &entry.new, by)
+            (change.what, change.old, change.new) == (&entry.what, &entry.old, &entry.new)
+                // Nodes may see one caller at several addresses of his.
+                && without_address(change.by) == without_address(by)
                 // Whoever says it twice has done it twice.
                 && !change.nodes.contains(&node)
         };
@@ -54,6 +56,15 @@ pub(super) fn merged<'s>(logs: impl Iterator<Item = (&'s str, &'s [AuditEntry])>
 /// Without the node on which an order of all nodes was heard first: `alice@ops on relay-1`.
 fn person(by: &str) -> &str {
     by.rsplit_once(" on ").map_or(by, |(person, _)| person)
+}
+
+/// Without what a node itself adds to a name: `alice@ops (operate from 10.0.0.7)`.
+fn without_address(by: &str) -> &str {
+    let added = by.strip_suffix(')').and_then(|by| by.rsplit_once(" ("));
+    match added {
+        Some((person, known)) if known.starts_with("from ") || known.contains(" from ") => person,
+        Some(_) | None => by,
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +95,11 @@ mod tests {
             ("relay-1", &[entry(100, "anna on relay-1", DRAIN)]),
         ];
         check(&logs, &[(101, "anna", "drained", &["final-1", "relay-1", "relay-2"])]);
+        let logs: [(&str, &[AuditEntry]); 2] = [
+            ("relay-1", &[entry(100, "anna (console) (operate from 127.0.0.1) on relay-1", DRAIN)]),
+            ("relay-2", &[entry(100, "anna (console) (operate from 10.0.0.7) on relay-2", DRAIN)]),
+        ];
+        check(&logs, &[(100, "anna (console) (operate from 127.0.0.1)", "drained", &["relay-1", "relay-2"])]);
     }
 
     #[test]

@@ -1,12 +1,16 @@
-//! Who may ask what. A browser also carries requests of other pages here: none of them may change or read anything.
+//! Who may ask what. A browser also carries requests of other pages here: none of them may change or read anything. And where
+//! the console shows a token to the nodes, whoever reaches its port (any user of this machine) would act with it: then it has
+//! a key of its own, new with each start, which only its address on the operator's terminal has.
 
+use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Method, StatusCode};
 
-/// Said by the console's own page with what changes something. A page of another origin cannot say it without being allowed
-/// to first, and nobody is.
+/// Said by the console's own page: the key, or 1. A page of another origin cannot say it without being allowed to first, and
+/// nobody is.
 pub(super) const CONSOLE: HeaderName = HeaderName::from_static("x-spillway-console");
 /// Said by browsers: where a request comes from.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -18,36 +22,90 @@ pub(super) struct Refusal {
     pub(super) error: String,
 }
 
-/// Lets a request to `listen` in.
-///
-/// # Errors
-/// Says what is wrong with it.
-pub(super) fn check(listen: SocketAddr, method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
-    let host = only(headers, &HOST).unwrap_or_default();
-    if !is_ours(listen, host) {
-        // A name of somebody else's that leads here (DNS rebinding) would make its page one of ours.
-        return Err(refuse(
-            StatusCode::MISDIRECTED_REQUEST,
-            format!("the console is not {host:?}: open http://{}/", shown(listen)),
-        ));
+/// What only the address on the operator's terminal has.
+#[derive(Clone)]
+pub(crate) struct Key(String);
+
+impl Key {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the kernel gives no randomness.
+    pub(super) fn new() -> io::Result<Key> {
+        Ok(Key(format!("{:016x}{:016x}", runtime::random_u64()?, runtime::random_u64()?)))
     }
-    if let Some(site) = only(headers, &SITE)
-        && !matches!(site, "same-origin" | "none")
-        && *method != Method::GET
-    {
-        return Err(refuse(StatusCode::FORBIDDEN, "this request comes from another page".to_owned()));
+
+    /// For the address.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
     }
-    if *method == Method::GET || *method == Method::HEAD {
-        return Ok(());
+
+    /// In a time that tells nothing of where they differ.
+    fn is(&self, shown: &str) -> bool {
+        let (own, shown) = (self.0.as_bytes(), shown.as_bytes());
+        own.len() == shown.len() && own.iter().zip(shown).fold(0, |differ, (own, shown)| differ | (own ^ shown)) == 0
     }
-    if only(headers, &CONSOLE) != Some("1") {
-        return Err(refuse(StatusCode::FORBIDDEN, format!("what changes something needs the header {CONSOLE}: 1")));
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
     }
-    let own = format!("http://{host}");
-    match only(headers, &ORIGIN) {
-        Some(origin) if origin == own => Ok(()),
-        Some(origin) => Err(refuse(StatusCode::FORBIDDEN, format!("origin {origin:?} is not the console's, {own}"))),
-        None => Err(refuse(StatusCode::FORBIDDEN, format!("what changes something needs the header origin: {own}"))),
+}
+
+/// The console's own address, and its key if it has one.
+#[derive(Clone, Debug)]
+pub(super) struct Gate {
+    pub(super) listen: SocketAddr,
+    pub(super) key: Option<Key>,
+}
+
+impl Gate {
+    /// Lets a request in. The page itself has no secret and is for everybody.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub(super) fn check(&self, path: &str, method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = only(headers, &HOST).unwrap_or_default();
+        if !is_ours(self.listen, host) {
+            // A name of somebody else's that leads here (DNS rebinding) would make its page one of ours.
+            return Err(refuse(
+                StatusCode::MISDIRECTED_REQUEST,
+                format!("the console is not {host:?}: open http://{}/", shown(self.listen)),
+            ));
+        }
+        let looks = *method == Method::GET || *method == Method::HEAD;
+        if let Some(site) = only(headers, &SITE)
+            && !matches!(site, "same-origin" | "none")
+            && !looks
+        {
+            return Err(refuse(StatusCode::FORBIDDEN, "this request comes from another page".to_owned()));
+        }
+        if let Some(key) = self.key.as_ref().filter(|_| path.starts_with("/api/"))
+            && !only(headers, &CONSOLE).is_some_and(|shown| key.is(shown))
+        {
+            let error = "this console acts with a token, so it has a key: open the whole address that it printed when it \
+                         was started";
+            return Err(refuse(StatusCode::UNAUTHORIZED, error.to_owned()));
+        }
+        if looks { Ok(()) } else { self.check_change(host, headers) }
+    }
+
+    fn check_change(&self, host: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+        if self.key.is_none() && only(headers, &CONSOLE) != Some("1") {
+            let error = format!("what changes something needs the header {CONSOLE}: 1");
+            return Err(refuse(StatusCode::FORBIDDEN, error));
+        }
+        let own = format!("http://{host}");
+        match only(headers, &ORIGIN) {
+            Some(origin) if origin == own => Ok(()),
+            Some(origin) => {
+                Err(refuse(StatusCode::FORBIDDEN, format!("origin {origin:?} is not the console's, {own}")))
+            }
+            None => {
+                Err(refuse(StatusCode::FORBIDDEN, format!("what changes something needs the header origin: {own}")))
+            }
+        }
     }
 }
 
@@ -93,12 +151,17 @@ mod tests {
 
     #[track_caller]
     fn code(listen: &str, method: Method, headers: &[(&'static str, &'static str)]) -> u16 {
+        let gate = Gate { listen: listen.parse().expect("an address"), key: None };
+        code_of(&gate, "/api/state", method, headers)
+    }
+
+    #[track_caller]
+    fn code_of(gate: &Gate, path: &str, method: Method, headers: &[(&'static str, &'static str)]) -> u16 {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().expect("a value"));
         }
-        let listen = listen.parse().expect("an address");
-        check(listen, &method, &map).map_or_else(|refusal| refusal.code.as_u16(), |()| 200)
+        gate.check(path, &method, &map).map_or_else(|refusal| refusal.code.as_u16(), |()| 200)
     }
 
     #[test]
@@ -143,5 +206,30 @@ mod tests {
             assert_eq!(code(LISTEN, Method::PUT, headers), expected, "{headers:?}");
             assert_eq!(code(LISTEN, Method::POST, headers), expected, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn with_a_key_nothing_but_the_page_itself_is_given_without_it() {
+        let gate = Gate { listen: LISTEN.parse().expect("an address"), key: Some(Key("00ff".into())) };
+        let host = ("host", LISTEN);
+        let own = ("origin", "http://127.0.0.1:8640");
+        let key = |key: &'static str| ("x-spillway-console", key);
+        type Case<'h> = (&'h str, Method, &'h [(&'static str, &'static str)], u16);
+        let cases: [Case<'_>; 8] = [
+            ("/", Method::GET, &[host], 200),
+            ("/app.js", Method::GET, &[host], 200),
+            ("/api/state", Method::GET, &[host], 401),
+            ("/api/state", Method::GET, &[host, key("1")], 401),
+            ("/api/state", Method::GET, &[host, key("00fe")], 401),
+            ("/api/state", Method::GET, &[host, key("00ff")], 200),
+            ("/api/order", Method::PUT, &[host, own, key("1")], 401),
+            ("/api/order", Method::PUT, &[host, own, key("00ff")], 200),
+        ];
+        for (path, method, headers, expected) in cases {
+            assert_eq!(code_of(&gate, path, method, headers), expected, "{path} {headers:?}");
+        }
+        let (one, two) = (Key::new().expect("random"), Key::new().expect("random"));
+        assert!(one.0.len() == 32 && !one.is(&two.0) && one.is(&one.0.clone()), "a new one with each start");
+        assert_eq!(format!("{one:?}"), "Key(..)");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::audit::{self, Change};
+use super::gate::Gate;
 use crate::client::{Answer, Request, exchange_all};
 use crate::order::Line;
 use crate::watch::{ASK_EVERY, Flow, Model, Order, foresee, look, send};
@@ -62,8 +62,8 @@ pub(super) struct Seen {
 #[derive(Debug)]
 pub(super) struct Hub {
     pub(super) cluster: Cluster,
-    /// Where the page is served.
-    pub(super) listen: SocketAddr,
+    /// Who is let in.
+    pub(super) gate: Gate,
     /// For the audit logs of the nodes.
     by: String,
     clock: Clock,
@@ -75,13 +75,13 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(cluster: Cluster, listen: SocketAddr, by: String) -> Hub {
+    pub(super) fn new(cluster: Cluster, gate: Gate, by: String) -> Hub {
         let model = Model::new(&cluster);
         let seen = Seen { model, history: VecDeque::new(), logs: BTreeMap::new(), at: None, wanted: None };
         let (seen, rounds) = (Mutex::new(seen), watch::Sender::new(0));
         Hub {
             cluster,
-            listen,
+            gate,
             by,
             clock: Clock::new(),
             seen,

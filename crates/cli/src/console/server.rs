@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::gate::{self, Refusal};
+use super::gate::Refusal;
 use super::hub::Hub;
 use super::order;
 use super::state::state;
@@ -101,7 +101,7 @@ fn open(stream: TcpStream, hub: Arc<Hub>, connections: &mut ConnectionSet) {
 }
 
 async fn answer(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
-    if let Err(refusal) = gate::check(hub.listen, request.method(), request.headers()) {
+    if let Err(refusal) = hub.gate.check(request.uri().path(), request.method(), request.headers()) {
         return refused(refusal);
     }
     let path = request.uri().path();

@@ -140,3 +140,43 @@ pub(crate) fn names(all: Vec<&str>) -> String {
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_with_what_was_before() {
+        let cases = [
+            ("mode/partial", "", "lenient", "mode of partial: as the cluster file says -> lenient"),
+            (
+                "mode/final",
+                "auto",
+                "lenient until 1700000000 then auto",
+                "mode of final: auto -> lenient until 2023-11-14T22:13:20Z, then auto",
+            ),
+            ("mode/final", "x until y then z", "auto", "mode of final: x until y then z -> auto"),
+            ("drain/partial-2", "", "drained", "partial-2: active -> drained"),
+            ("drain/partial-2", "drained", "active", "partial-2: drained -> active"),
+            ("of a later version", "", "1", "of a later version: - -> 1"),
+        ];
+        for (what, old, new, expected) in cases {
+            let [what, old, new] = [what, old, new].map(str::to_owned);
+            assert_eq!(change(&AuditEntry { at: 1, by: String::new(), what, old, new }), expected);
+        }
+    }
+
+    #[test]
+    fn of_many_names_some_are_written_out() {
+        let cases: [(&[&str], &str); 5] = [
+            (&[], "nobody"),
+            (&["a"], "a"),
+            (&["a", "b"], "a and b"),
+            (&["a", "b", "c", "d"], "a, b, c and d"),
+            (&["a", "b", "c", "d", "e", "f"], "a, b, c, d and 2 more"),
+        ];
+        for (all, expected) in cases {
+            assert_eq!(names(all.to_vec()), expected);
+        }
+    }
+}

@@ -102,6 +102,9 @@ fn a_token_file_that_was_given_is_used_or_nothing_is_done() {
     assert_eq!(said.exit, Exit::Usage);
     assert!(said.err.contains("use the token file: read /nowhere/token: No such file"), "{}", said.err);
     assert!(shown(&node).is_empty());
+    // What asks nobody needs none.
+    let check = ["config", "check", "--token-file", "/nowhere/token", "--config", other.path()];
+    assert_eq!(spillway(&check).exit, Exit::Ok);
 }
 
 #[test]

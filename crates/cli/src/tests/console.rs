@@ -10,7 +10,7 @@ use super::fake_node::{Asked, Reply, bad, good, unknown_path};
 use super::health::obeying;
 use super::*;
 use crate::client::Client;
-use crate::console::{BODY_BYTES_MAX, serve_on};
+use crate::console::{BODY_BYTES_MAX, serve_openly};
 
 /// A console, as a browser sees it.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ fn with_console<F: Future<Output = ()>>(file: &File, test: impl FnOnce(Browser) 
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("bound");
         tokio::select! {
-            ended = serve_on(listener, address, cluster, "alice@ops") => panic!("the console ended: {ended:?}"),
+            ended = serve_openly(listener, cluster, "alice@ops") => panic!("the console ended: {ended:?}"),
             () = test(Browser(address)) => {}
         }
     });
@@ -287,5 +287,5 @@ fn an_address_beyond_this_machine_is_refused_unless_it_is_asked_for() {
         assert!(said.err.contains("--i-know-it-is-open") && said.err.contains(address), "{}", said.err);
     }
     let help = spillway(&["console", "--help"]);
-    assert!(help.out.contains("asks nobody who he is"), "{}", help.out);
+    assert!(help.out.contains("nothing is encrypted"), "{}", help.out);
 }

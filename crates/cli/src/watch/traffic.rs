@@ -113,3 +113,41 @@ fn reason(pool: &PoolStatus, member: &PoolNode) -> Option<(&'static str, String)
         (false, _, _) => Some(("no traffic from", member.why.clone())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_plain_is_said_with_its_reason() {
+        let cases = [
+            (true, "proven", true, None),
+            (true, "link_up", true, None),
+            (true, "owner", false, None),
+            (true, "floor", true, Some("traffic from: it is why")),
+            (false, "drained", true, Some("no traffic from: is why")),
+            (false, "drained", false, Some("held off by: is why")),
+            (false, "link_down", false, Some("no traffic from: is why")),
+            (false, "ejected", true, Some("no traffic from: is why")),
+        ];
+        for (eligible, standing, shared, expected) in cases {
+            let member = PoolNode {
+                node: "a".into(),
+                eligible,
+                standing: standing.into(),
+                why: "is why".into(),
+                verdict: None,
+                clean_seconds: None,
+                ack_ms: None,
+                queue_ms: None,
+                canaries_acked: 0,
+                canaries_failed: 0,
+                ejections: 0,
+            };
+            let [layer, mode, stance] = ["final", "auto", "strict"].map(str::to_owned);
+            let pool = PoolStatus { layer, shared, mode, stance, floor: 0, size: 1, strict: 1, nodes: Vec::new() };
+            let said = reason(&pool, &member).map(|(begin, why)| format!("{begin}: {why}"));
+            assert_eq!(said.as_deref(), expected, "{standing}");
+        }
+    }
+}

@@ -90,7 +90,7 @@ impl Cursor {
 
     /// A block's lines were given to a target's sender; the sender had been offered `offered` blocks of lines then.
     pub fn handed(&mut self, target: usize, id: BlockId, offered: u64) {
-        let Some(of) = self.targets.get_mut(target) else { return };
+        let Some(of) = self.targets.get_mut(target).filter(|_| !mutant!("cursor_skips")) else { return };
         if of.latest.insert(id, offered) != Some(offered) {
             of.handed.push_back((offered, id));
         }

@@ -94,7 +94,7 @@ impl IncludedSet {
             } else if let Some(floor) = self.floor(member.id.sender).filter(|floor| member.id.epoch <= *floor) {
                 retired.push(member.id);
                 highest = highest.max(floor);
-            } else if twice || self.contains(member.id) {
+            } else if (twice || self.contains(member.id)) && !mutant!("no_dedupe") {
                 already.push(member.id);
             } else if stream.is_some_and(|stream| stream.seqs.would_exceed(member.from, member.id.seq)) {
                 holes.push(member.id);
@@ -126,7 +126,9 @@ impl IncludedSet {
         if self.retired.get(&sender).copied().unwrap_or(0) >= floor {
             return false;
         }
-        self.retired.insert(sender, floor);
+        if !mutant!("retired_forgotten") {
+            self.retired.insert(sender, floor);
+        }
         self.streams.retain(|&(of, epoch), _| of != sender || epoch > floor);
         true
     }

@@ -18,6 +18,7 @@
 
 pub mod cursor;
 pub mod dead;
+pub mod emit;
 pub mod included;
 pub mod keys;
 mod meta;
@@ -173,6 +174,10 @@ impl Partition {
         self.books.pending += points;
         let record = record::flush(self.number, self.next, self.books.received, taken);
         let after = self.append(record.len());
+        if mutant!("merge_dropped") && after % 16 == 15 {
+            self.books.pending -= points;
+            return Outcome { record: Some(record), reply, after, loads };
+        }
         self.pending.push_back((after, deltas, points));
         Outcome { record: Some(record), reply, after, loads }
     }
@@ -278,7 +283,7 @@ impl Partition {
         let read = deltas::decode(bytes, |delta| {
             let id = BlockId { window: delta.window, rule: delta.rule };
             let points = delta.partial.points();
-            if replayed.is_some_and(|number| number < windows.as_of(id)) {
+            if replayed.is_some_and(|number| number < windows.as_of(id)) && !mutant!("replayed_twice") {
                 books.merged += points;
                 return;
             }
@@ -364,7 +369,8 @@ impl Partition {
     /// The last two are the copies of the checkpoint.
     pub fn checkpoint(&mut self) -> Checkpoint {
         let number = self.number;
-        let log_from = self.pending.front().map_or(self.next, |(number, ..)| *number);
+        let pending = self.pending.front().filter(|_| !mutant!("checkpoint_covers_pending"));
+        let log_from = pending.map_or(self.next, |(number, ..)| *number);
         let mut puts = Vec::new();
         let mut reindex = self.cursor.take_changed();
         for id in self.windows.take_gone() {
@@ -405,7 +411,7 @@ impl Partition {
             dead_bytes: self.dead.bytes,
             slots: self.cursor.slots().to_vec(),
             lost: self.windows.lost().collect(),
-            included: self.included.clone(),
+            included: if mutant!("included_not_in_checkpoint") { IncludedSet::new() } else { self.included.clone() },
         }
     }
 }

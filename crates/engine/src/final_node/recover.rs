@@ -215,7 +215,7 @@ impl Partition {
             self.books.received += lost;
             self.books.corrupt += lost;
         }
-        self.next = record.number + 1;
+        self.next = record.number + u64::from(!mutant!("record_number_reused"));
         self.log_bytes += bytes.len() as u64;
         match record.body {
             Body::Retired { sender, floor } => {
@@ -224,7 +224,9 @@ impl Partition {
             Body::Flush(flush) => {
                 self.books.received += points;
                 for group in flush.groups {
-                    group.included.iter().for_each(|member| self.included.insert(member));
+                    if !mutant!("replay_forgets_ids") {
+                        group.included.iter().for_each(|member| self.included.insert(member));
+                    }
                     for id in self.absent_in(&group.deltas) {
                         self.load(id, &[std::slice::from_ref(bytes), behind], snapshots, findings);
                     }

@@ -87,6 +87,9 @@ impl Pool {
         let mut standings: Vec<Standing> = (0..self.nodes.len()).map(judge).collect();
         let eligible = standings.iter().filter(|standing| standing.is_in()).count();
         for node in self.least_bad(now, &standings).into_iter().take(floor.saturating_sub(eligible)) {
+            if mutant!("floor_ignored") {
+                break;
+            }
             if let Some(standing @ Standing::Out(_)) = standings.get_mut(node) {
                 let Standing::Out(why) = standing.clone() else { continue };
                 *standing = Standing::In(Why::Floor(why));

@@ -48,6 +48,9 @@ impl PartialNode {
             if let Some(held) = self.held.get_mut(&member.id) {
                 set_part(held, built.partition, Part::InFlush);
             }
+            if mutant!("ack_before_log") {
+                self.part_done(member.id, built.partition);
+            }
         }
         let flush =
             Flush { number: self.next_flush, partition: built.partition, lane: built.lane, groups: built.groups };
@@ -65,7 +68,7 @@ impl PartialNode {
         }
         let timeout = self.settings.flush_timeout;
         let owners = &self.settings.owners;
-        let due = |out: &InFlush| out.sent.is_none_or(|at| now.since(at) > timeout);
+        let due = |out: &InFlush| out.sent.is_none_or(|at| now.since(at) > timeout && !mutant!("flush_not_sent_again"));
         let mine = |partition: usize| owners.get(partition) == Some(&owner);
         let (partition, lane) = Lane::ALL.into_iter().find_map(|lane| {
             let flushes = self.flushes.iter().enumerate().filter(|(partition, _)| mine(*partition));
@@ -122,6 +125,7 @@ impl PartialNode {
         for member in &group.included {
             match answer {
                 GroupReply::Merged => self.part_done(member.id, partition),
+                GroupReply::Refused { .. } if mutant!("refused_not_rebuilt") => self.part_done(member.id, partition),
                 GroupReply::Refused { included } if included.contains(&member.id) => {
                     self.part_done(member.id, partition)
                 }

@@ -216,6 +216,9 @@ impl PartialNode {
         if let Some(held) = self.held.get_mut(&id) {
             held.origins.insert(from);
             self.books.duplicates += 1;
+            if mutant!("duplicate_counts") {
+                self.books.received += 1;
+            }
             return;
         }
         if let Some(reason) = self.refusal(&batch, class) {
@@ -326,7 +329,9 @@ impl PartialNode {
         }
         self.work.retain(|work| work.shard != shard);
         let again: Vec<Work> = self.held.values().flat_map(|held| self.still_folding(held, shard)).collect();
-        self.work.extend(again);
+        if !mutant!("shard_forgets") {
+            self.work.extend(again);
+        }
     }
 
     fn still_folding(&self, held: &Held, shard: usize) -> Vec<Work> {

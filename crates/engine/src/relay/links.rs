@@ -30,7 +30,9 @@ impl Relay {
         for (&seq, held) in &mut self.held {
             if matches!(held.state, State::Sent { peer: to, .. } if to == peer) {
                 held.state = State::Waiting { after: now, avoid: Some(peer) };
-                self.waiting.insert(seq);
+                if !mutant!("link_loss_forgets") {
+                    self.waiting.insert(seq);
+                }
             }
         }
     }

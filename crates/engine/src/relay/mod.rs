@@ -246,7 +246,15 @@ impl Relay {
         let claims: Vec<Claim> = builder
             .partitions()
             .iter()
-            .map(|partition| Claim { partition, from: self.claims.get(usize::from(partition)).copied().unwrap_or(0) })
+            .map(|partition| Claim {
+                partition,
+                from: self
+                    .claims
+                    .get(usize::from(partition))
+                    .copied()
+                    .filter(|_| !mutant!("claims_too_much"))
+                    .unwrap_or(0),
+            })
             .collect();
         let batch = builder.seal(self.settings.incarnation, seq, self.settings.versions, &claims);
         self.next_seq += 1;
@@ -342,6 +350,9 @@ impl Relay {
         self.books.journalled = 0;
         self.waiting.clear();
         self.unjournalled.clear();
+        if mutant!("recover_forgets") {
+            self.held.clear();
+        }
         for (&seq, held) in &mut self.held {
             held.state = State::Waiting { after: now, avoid: None };
             held.sends = held.sends.max(1);
@@ -379,7 +390,7 @@ impl Relay {
         // What a partial node took of an older epoch before this process started gets a minute to arrive.
         let is_time = now.since(self.started) > RETIRE_AFTER;
         let kept = spilled_epoch.map_or(me.epoch, |epoch| epoch.min(me.epoch));
-        let retired = if is_time { kept.saturating_sub(1) } else { 0 };
+        let retired = if is_time { kept.saturating_sub(u32::from(!mutant!("retires_itself"))) } else { 0 };
         Watermark { sender: me.sender, epoch: me.epoch, at, oldest_ms, retired }
     }
 

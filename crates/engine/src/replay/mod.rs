@@ -132,6 +132,8 @@ pub struct Books {
 #[derive(Debug, Default)]
 struct Relay {
     up: bool,
+    /// Which life of its process lent what is here.
+    life: Option<u32>,
     /// It has said its backlog in this life.
     heard: bool,
     next_at: Mono,
@@ -215,8 +217,13 @@ impl Replay {
         &self.plan
     }
 
-    /// The link to a relay stands.
-    pub fn source_up(&mut self, source: Source) {
+    /// The link to a relay stands. `life`: the epoch of its process. A ticket is a place in a spill, and a relay that lost
+    /// its disk, or got an older one back, gives places out anew: of what another life lent, nothing is said any more.
+    pub fn source_up(&mut self, source: Source, life: u32) {
+        let before = self.sources.get_mut(source).and_then(|relay| relay.life.replace(life));
+        if before.is_some_and(|before| before != life) && !mutant!("life_ignored") {
+            self.forget_source(source);
+        }
         if let Some(relay) = self.sources.get_mut(source) {
             relay.up = true;
             // The former link's leases are over; what is delivered may still be said.

@@ -126,7 +126,7 @@ impl World {
 
     fn connect(&mut self) {
         self.replay.set_rate(1_000_000);
-        self.replay.source_up(0);
+        self.replay.source_up(0, 1);
         self.replay.store_state(0, true);
         for receiver in 0..2 {
             self.replay.receiver_up(self.now, receiver, 600);
@@ -184,7 +184,7 @@ impl World {
             Action::RelayLost => {
                 self.replay.source_down(0);
                 self.spill.values_mut().for_each(|until| *until = Mono::ZERO);
-                self.replay.source_up(0);
+                self.replay.source_up(0, 1);
             }
             Action::Pass { millis } => {
                 self.now = self.now + Duration::from_millis(millis);

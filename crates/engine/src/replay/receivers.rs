@@ -199,6 +199,11 @@ impl Replay {
         }
     }
 
+    /// What a sender says of blocks that it was offered of a relay's is of no interest any more.
+    pub(super) fn forget_offers_of(&mut self, source: super::Source) {
+        self.stores.iter_mut().for_each(|to| to.offered.retain(|(_, key)| key.0 != source));
+    }
+
     /// The sender will never send its first `released` blocks again.
     pub fn store_released(&mut self, store: usize, released: u64) {
         while let Some((count, key)) = self.stores.get(store).and_then(|to| to.offered.front().copied())

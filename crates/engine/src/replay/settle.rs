@@ -57,6 +57,7 @@ impl Replay {
         if let Some(relay) = self.sources.get_mut(key.0)
             && (relay.up || outcome != Outcome::Released)
         {
+            let outcome = if mutant!("released_is_delivered") { Outcome::Delivered } else { outcome };
             relay.done.entry(outcome).or_default().push(key.1);
         }
     }
@@ -82,6 +83,20 @@ impl Replay {
         let ready = self.records.iter().filter(|(_, record)| record.state == State::Ready);
         let ready: Vec<Key> = ready.map(|(key, _)| *key).collect();
         ready.into_iter().for_each(|key| self.settle(key, Outcome::Released));
+    }
+
+    /// What is here of a relay is not its any more. What is on its way goes on, and nobody is told what became of it.
+    pub(super) fn forget_source(&mut self, source: Source) {
+        let all: Vec<Key> = self.records.range(super::keys_of(source)).map(|(key, _)| *key).collect();
+        all.into_iter().for_each(|key| self.settle(key, Outcome::Released));
+        self.forget_offers_of(source);
+        // Its lanes may have other numbers now: nothing is asked for until it has said what it holds.
+        for (_, lane) in self.lanes.range_mut((source, 0)..=(source, u16::MAX)) {
+            lane.backlog = super::empty(&lane.backlog);
+        }
+        if let Some(relay) = self.sources.get_mut(source) {
+            relay.done.clear();
+        }
     }
 
     /// To be called a few times a second: what was not settled while it was lent is given back.

@@ -56,8 +56,8 @@ fn replay() -> Replay {
     };
     let mut replay = Replay::new(settings, PLAN, Control::new(50_000, true));
     replay.set_rate(1_000);
-    replay.source_up(0);
-    replay.source_up(1);
+    replay.source_up(0, 1);
+    replay.source_up(1, 1);
     replay.receiver_up(at(0), 0, 10_000);
     replay.receiver_up(at(0), 1, 10_000);
     replay.store_state(0, true);
@@ -193,10 +193,34 @@ fn a_lost_receiver_s_batches_go_to_another_and_a_lost_relay_s_wait_for_nobody() 
     replay.source_down(0);
     assert_eq!(replay.here().1, 4, "what waited is forgotten, what is on its way goes on");
     replay.durable(at(2), 1, &durable_of(0, 3));
-    replay.source_up(0);
+    replay.source_up(0, 1);
     assert_eq!(done(&mut replay), [(Outcome::Delivered, vec![0, 1, 2, 3])]);
     balanced(&replay);
     assert_eq!(replay.books().1.returned, 20);
+}
+
+/// Found by the simulator (seeds 13 and 28): a relay that lost its disk gives the places of its spill out anew.
+#[test]
+fn what_another_life_of_a_relay_lent_settles_nothing_in_this_one() {
+    let mut replay = replay();
+    lend(&mut replay, at(0), 0, 0..2);
+    turns(&mut replay, at(0));
+    assert_eq!(written(&mut replay, 0).len() + written(&mut replay, 1).len(), 2);
+    replay.source_down(0);
+    replay.durable(at(1), 0, &durable_of(0, 0));
+    replay.source_up(0, 2);
+    assert_eq!((done(&mut replay), replay.here()), (vec![], (0, 0)), "neither what is said already");
+    assert_eq!(replay.next_request(at(1), 0), None, "its lanes are not known yet");
+    // The same places, with something else in them, in a lane of another destination.
+    replay.backlog(0, Backlog { lanes: vec![said(0, "aggregate:final-2", 20)] });
+    let other = Leased { number: 0, ticket: ticket(0, 1), bytes: batch(77, 10) };
+    replay.leased(at(2), 0, other);
+    replay.durable(at(3), 0, &durable_of(1, 1));
+    assert_eq!(done(&mut replay), [], "nor what is on its way");
+    turns(&mut replay, at(3));
+    replay.durable(at(4), 1, &durable_of(77, 77));
+    assert_eq!(done(&mut replay), [(Outcome::Delivered, vec![1])]);
+    balanced(&replay);
 }
 
 #[test]

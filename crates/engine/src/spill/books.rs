@@ -263,7 +263,7 @@ impl Books {
         if let Some(behind) = self.runs.remove(&run.end.ordinal) {
             run.end = behind.end;
         }
-        if run.first.ordinal == self.head.ordinal {
+        if run.first.ordinal == self.head.ordinal || mutant!("head_jumps") {
             self.head = run.end;
         } else if let Some(before) = self.run_before(run.first.ordinal) {
             self.runs.insert(before.first.ordinal, Run { first: before.first, end: run.end });

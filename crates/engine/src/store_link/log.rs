@@ -198,7 +198,7 @@ impl Log {
     pub(super) fn lose(&mut self, reassert_due: Option<Mono>) {
         // The hand counts: a block may have reached the store in part.
         let was_touched = std::mem::take(&mut self.is_touched);
-        if let Some(due) = reassert_due.filter(|_| was_touched) {
+        if let Some(due) = reassert_due.filter(|_| was_touched && !mutant!("no_reassert")) {
             self.want_reassert(Reassert { from: self.unreceipted, due });
         }
         let from = self.index(self.unreceipted);
@@ -210,6 +210,10 @@ impl Log {
                 self.books.in_flight += points;
                 self.books.resent += points;
             }
+        }
+        if mutant!("not_sent_again") {
+            self.handed = self.written;
+            return;
         }
         self.written = self.unreceipted;
         self.handed = self.unreceipted;
@@ -395,6 +399,11 @@ impl Log {
             journal.left(entry.number);
         }
         Some(entry)
+    }
+
+    /// Everything from the first block on is sent once more after `due`.
+    pub(super) fn assert_from_start(&mut self, due: Mono) {
+        self.want_reassert(Reassert { from: 0, due });
     }
 
     fn want_reassert(&mut self, new: Reassert) {

@@ -162,7 +162,7 @@ struct World {
     journal: JournalDisk,
     /// The spill failed with something in hand.
     has_failed: bool,
-    /// Hazard 8: the order is no longer that of offering.
+    /// Hazard 9: the order is no longer that of offering.
     gave_back: bool,
     released: u64,
 }

@@ -32,6 +32,9 @@ pub struct Settings {
     pub ack_timeout: Duration,
     /// What happens at `retain_bytes`.
     pub overflow: Overflow,
+    /// A process before this one may have written to the store, so that its bytes are read later than ours: what is written
+    /// within `linger` of the start is written once more after that.
+    pub follows_a_life: bool,
     /// Every block goes to disk when it is offered, for who has a spill ([`Overflow::Spill`]).
     pub journal: bool,
     /// The first reconnect waits up to this, see [`crate::backoff`].
@@ -51,6 +54,7 @@ impl Default for Settings {
             retain_bytes: 512 << 20,
             ack_timeout: Duration::from_secs(3),
             overflow: Overflow::DropOldest,
+            follows_a_life: false,
             journal: false,
             backoff_base: crate::backoff::BASE,
             notsent_lowat_bytes: 128 << 10,

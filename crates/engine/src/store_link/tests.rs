@@ -113,6 +113,16 @@ fn check_with(
     link
 }
 
+/// Found by the simulator (seed 113): a final node is killed with old values on their way to a store that reads late.
+#[test]
+fn who_follows_another_life_says_everything_once_more_when_that_ones_bytes_have_gone() {
+    let mut link = StoreLink::new(Settings { follows_a_life: true, ..settings() }, 1);
+    let script = [(0, Tick), (0, Connected), (1, Offer("ab")), (1, Write), (59, Offer("c")), (59, Write), (60, Write)];
+    assert_eq!(play(&mut link, &script), "connect ab c abc");
+    let script = [(61, Tick), (61, Fin), (61, Connected), (200, Write)];
+    assert_eq!(play(&mut link, &script), "half-close close connect", "not for ever");
+}
+
 #[test]
 fn what_is_written_stays_unconfirmed_until_a_rotation_brings_a_fin() {
     let script = [(0, Tick), (0, Connected), (1, Offer("ab")), (1, Write), (60, Tick), (61, Tick)];

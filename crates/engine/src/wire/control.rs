@@ -45,7 +45,8 @@ pub struct HelloOk {
     pub node: String,
     /// How many bytes of batches may be out without an answer on this link.
     pub window_bytes: u64,
-    /// The highest epoch of the dialling sender that the final layer knows, as far as this node can tell; 0: none.
+    /// The highest epoch of the dialling sender that the final layer knows, as far as this node can tell; 0: none. From a
+    /// relay to a replayer: the epoch of the relay's process, so that places in its spill are of one life.
     pub known_epoch: u32,
     /// The epochs of that sender up to this one are retired; 0: none, [`FORGOTTEN`]: all that ever come.
     pub retired: u32,

@@ -46,6 +46,10 @@ impl Operator {
             let layer = ("pool", pool.layer.clone());
             let lenient = u64::from(pool.stance == "lenient");
             crate::set_gauge(telemetry, Metric::PoolLenient, std::slice::from_ref(&layer), lenient);
+            for mode in [Mode::Strict, Mode::Lenient, Mode::Auto] {
+                let labels = [layer.clone(), ("mode", mode.as_str().to_owned())];
+                crate::set_gauge(telemetry, Metric::PoolMode, &labels, u64::from(pool.mode == mode.as_str()));
+            }
             for node in pool.nodes {
                 let peer = ("peer", node.node);
                 let labels = [layer.clone(), peer.clone()];

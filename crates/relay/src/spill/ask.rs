@@ -36,9 +36,9 @@ impl Session<'_> {
             SpillRequest::Verify(page) => self.verify(page)?,
             SpillRequest::Export(page) => self.export(page)?,
             SpillRequest::Cursor(asked) => self.cursor(worker, &asked)?,
-            SpillRequest::Import(bytes) => match split(&bytes) {
+            SpillRequest::Import(bytes, by) => match split(&bytes) {
                 Ok(records) => {
-                    let import = Import::new(records);
+                    let import = Import::new(records, by);
                     self.jobs.push_back(Job::Import { import, answer });
                     return Ok(true);
                 }

@@ -34,6 +34,7 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) struct Import {
     records: Vec<Bytes>,
+    by: String,
     /// The same for the same bytes.
     fingerprint: u64,
     verified: usize,
@@ -140,7 +141,7 @@ impl Session<'_> {
         self.sync(worker)?;
         let imported = import.answer();
         let new = format!("{} batches, {} points, {}", imported.records, imported.points, import.mark());
-        self.note("", IMPORTED, String::new(), new)?;
+        self.note(&import.by, IMPORTED, String::new(), new)?;
         answer.send(Ok(SpillAnswer::Imported(imported))).ok();
         Ok(())
     }
@@ -321,9 +322,9 @@ impl Session<'_> {
 }
 
 impl Import {
-    pub(super) fn new(records: Vec<Bytes>) -> Import {
+    pub(super) fn new(records: Vec<Bytes>, by: String) -> Import {
         let fingerprint = spill::fingerprint(&records);
-        Import { records, fingerprint, verified: 0, taken: 0, points: 0 }
+        Import { records, by, fingerprint, verified: 0, taken: 0, points: 0 }
     }
 
     /// Of one that was taken up.

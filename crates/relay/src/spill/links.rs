@@ -34,6 +34,8 @@ pub(crate) struct Lender {
     pub(crate) cluster: String,
     pub(crate) versions: Versions,
     pub(crate) partitions: u16,
+    /// Of this process.
+    pub(crate) epoch: u32,
     pub(crate) handle: Arc<Handle>,
     pub(crate) keeper: Arc<VerdictKeeper>,
     /// What the verdict looks at.
@@ -58,6 +60,7 @@ impl Lender {
             cluster: greeting.cluster.clone(),
             versions: greeting.versions,
             partitions: greeting.partitions,
+            epoch: greeting.incarnation.epoch,
             handle: Arc::clone(&shared.spill),
             keeper: Arc::clone(keeper),
             queue,
@@ -95,8 +98,9 @@ impl Lender {
     }
 
     async fn lend(&self, mut stream: Stream, early: BytesMut, hello: &Hello) -> Ended {
-        // A replayer asks for what it takes, so its window is nothing.
-        let welcome = HelloOk { node: self.node.clone(), window_bytes: 0, known_epoch: 0, retired: 0 };
+        // A replayer asks for what it takes, so its window is nothing. The epoch tells it our lives apart.
+        let known_epoch = self.epoch;
+        let welcome = HelloOk { node: self.node.clone(), window_bytes: 0, known_epoch, retired: 0 };
         if let Err(ended) = link::send(&mut stream, &Frame::HelloOk(welcome)).await {
             return ended;
         }

@@ -194,7 +194,7 @@ fn rest(worker: &Worker, thread: &Thread) {
                 admin::SpillRequest::Records(_)
                 | admin::SpillRequest::Verify(_)
                 | admin::SpillRequest::Export(_)
-                | admin::SpillRequest::Import(_)
+                | admin::SpillRequest::Import(..)
                 | admin::SpillRequest::Discard(_)
                 | admin::SpillRequest::Cursor(_) => Err(Refusal::unavailable(format!(
                     "the spill of {} is in mode {}: {}",

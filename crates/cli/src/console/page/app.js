@@ -7,6 +7,15 @@ const STALE_AFTER = 3000;
 const ANSWER_WITHIN = 8000;
 const SVG = "http://www.w3.org/2000/svg";
 
+// The console's key, when it has one, came behind the address; it is kept for this tab and shown to nobody.
+const given = /^#key=([0-9a-f]+)$/.exec(location.hash);
+if (given) {
+  sessionStorage.setItem("key", given[1]);
+  history.replaceState(null, "", "/");
+}
+const key = sessionStorage.getItem("key") ?? "1";
+
+let refusal = "";
 let state = null;
 let heard = performance.now();
 let order = null;
@@ -486,7 +495,7 @@ function togglePause() {
 async function put(path, body) {
   const answer = await fetch(path, {
     method: "PUT",
-    headers: { "content-type": "application/json", "x-spillway-console": "1" },
+    headers: { "content-type": "application/json", "x-spillway-console": key },
     body: JSON.stringify(body),
     signal: AbortSignal.timeout(ANSWER_WITHIN),
   });
@@ -615,7 +624,9 @@ function watchAge() {
   const silent = performance.now() - heard;
   const age = state?.age_ms === null || !state ? null : state.age_ms + silent;
   let banner = "", bad = true;
-  if (silent > STALE_AFTER) {
+  if (refusal) {
+    banner = refusal[0].toUpperCase() + refusal.slice(1);
+  } else if (silent > STALE_AFTER) {
     banner = `The console does not answer: what stands here is ${duration(Math.round((age ?? silent) / 1000))} old. Is spillway console still running?`;
   } else if (state && (state.age_ms === null || state.age_ms > STALE_AFTER)) {
     banner = "The console has heard nothing of the nodes for 3 s: what stands here may be old.";
@@ -638,7 +649,10 @@ async function look() {
   if (looking || document.hidden) return;
   looking = true;
   try {
-    const answer = await fetch("/api/state", { signal: AbortSignal.timeout(ANSWER_WITHIN), cache: "no-store" });
+    const answer = await fetch("/api/state", {
+      headers: { "x-spillway-console": key }, signal: AbortSignal.timeout(ANSWER_WITHIN), cache: "no-store",
+    });
+    refusal = answer.ok ? "" : (await answer.json()).error;
     if (answer.ok) {
       state = await answer.json();
       heard = performance.now();
@@ -646,6 +660,7 @@ async function look() {
     }
   } catch {
     // The banner says how old the picture is.
+    refusal = "";
   } finally {
     looking = false;
   }

@@ -51,17 +51,19 @@ async fn an_export_can_be_imported_elsewhere_and_a_damaged_one_changes_nothing()
     let before = other.status().await.lanes;
     let export = bytes.clone();
     for bad in [Bytes::from(damaged), bytes.slice(..bytes.len() - 3)] {
-        other.ask(SpillRequest::Import(bad)).await.expect_err("damaged");
+        other.ask(SpillRequest::Import(bad, String::new())).await.expect_err("damaged");
     }
     assert_eq!(other.status().await.lanes, before);
-    let SpillAnswer::Imported(imported) = other.ask(SpillRequest::Import(bytes)).await.expect("taken") else {
+    let SpillAnswer::Imported(imported) = other.ask(SpillRequest::Import(bytes, String::new())).await.expect("taken")
+    else {
         panic!("not imported");
     };
     assert_eq!((imported.records, imported.points), (12, 120));
     other.until("it is in the books", || other.handle.ledger_of(AGGREGATE).carried == 120).await;
     other.balance(AGGREGATE, AGGREGATE);
     // Whoever missed the answer asks again, several at once, and hears the same.
-    let again: Vec<_> = (0..3).map(|_| other.handle.request(SpillRequest::Import(export.clone()))).collect();
+    let again: Vec<_> =
+        (0..3).map(|_| other.handle.request(SpillRequest::Import(export.clone(), String::new()))).collect();
     for answer in again {
         assert_eq!(answer.await.expect("an answer").expect("taken"), SpillAnswer::Imported(imported.clone()));
     }
@@ -76,7 +78,7 @@ async fn an_export_can_be_imported_elsewhere_and_a_damaged_one_changes_nothing()
         other.ask(SpillRequest::Discard(all.clone())).await.expect("forced");
     }
     assert_eq!(other.handle.audit().len(), 2, "the second found nothing");
-    other.ask(SpillRequest::Import(export)).await.expect("taken");
+    other.ask(SpillRequest::Import(export, String::new())).await.expect("taken");
     assert_eq!((other.handle.audit().len(), other.handle.ledger_of(AGGREGATE).carried), (3, 240));
     world.stop().await;
     other.stop().await;
@@ -90,7 +92,8 @@ async fn the_same_import_many_times_at_once_is_taken_up_once() {
         panic!("no export");
     };
     let (other, _other_disk) = filled(1).await;
-    let asked: Vec<_> = (0..5).map(|_| other.handle.request(SpillRequest::Import(bytes.clone()))).collect();
+    let asked: Vec<_> =
+        (0..5).map(|_| other.handle.request(SpillRequest::Import(bytes.clone(), String::new()))).collect();
     for (n, answer) in asked.into_iter().enumerate() {
         // The first has gone away before its answer.
         if n > 0 {

@@ -36,6 +36,7 @@ fn lend(world: &World) -> std::net::SocketAddr {
         cluster: "test".into(),
         versions: Versions::default(),
         partitions: 4,
+        epoch: 1,
         handle: Arc::clone(&world.handle),
         keeper,
         queue: lines.probe(),

@@ -9,19 +9,19 @@ use engine::time::UnixSeconds;
 use engine::window::BlockId;
 use store::{Store, StoreError};
 
-use super::journal;
+use crate::journal;
 
 const ENTRIES_PER_BEAT: u32 = 4096;
 
 /// A partition, and what of it is damaged.
-pub(crate) type Recovered = (Partition, Vec<Finding>);
+pub type Recovered = (Partition, Vec<Finding>);
 
 /// Rebuilds partitions, in their order; empty ones where the store has nothing of them. What is damaged is passed over and
 /// found. `beat`: called again and again, for a store of a day's windows takes its time.
 ///
 /// # Errors
 /// When the store cannot be read now; or, inside, when a newer program wrote it.
-pub(crate) fn partitions(
+pub fn partitions(
     numbers: &[u16],
     targets: &[String],
     store: &dyn Store,
@@ -73,7 +73,7 @@ pub(crate) fn partitions(
 ///
 /// # Errors
 /// When the store cannot be read now.
-pub(crate) fn load(store: &dyn Store, partition: u16, id: BlockId) -> Result<Option<Bytes>, StoreError> {
+pub fn load(store: &dyn Store, partition: u16, id: BlockId) -> Result<Option<Bytes>, StoreError> {
     readable(store.get(&keys::block_key(partition, id)))
 }
 

@@ -6,42 +6,44 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 
-use engine::final_node::{Mark, keys, record};
+use engine::final_node::{Checkpoint, Mark, keys, record};
 use engine::time::UnixSeconds;
 use engine::window::BlockId;
 use store::{Store, StoreError, WriteBatch};
 
 /// Bytes of a batch, about: what stands in one append is not split.
 const BATCH_BYTES: u64 = 4 << 20;
+/// What is written in one batch of a checkpoint, about: appends of other partitions come in between. One block may be more.
+const CHECKPOINT_BATCH_BYTES: usize = 2 << 20;
 
 /// A write that the log makes durable.
 #[derive(Debug, Default)]
-pub(crate) struct Append {
-    pub(crate) shard: usize,
+pub struct Append {
+    pub shard: usize,
     /// Which life of the shard; the log refuses those of former lives.
-    pub(crate) generation: u64,
-    pub(crate) token: u64,
+    pub generation: u64,
+    pub token: u64,
     /// A record of the log, and its place in it once it was taken in hand.
-    pub(crate) record: Option<Vec<u8>>,
-    pub(crate) ordinal: Option<u64>,
+    pub record: Option<Vec<u8>>,
+    pub ordinal: Option<u64>,
     /// Written in one batch.
-    pub(crate) puts: Vec<(Vec<u8>, Vec<u8>)>,
+    pub puts: Vec<(Vec<u8>, Vec<u8>)>,
     /// Once this is durable: records of the partition below the number, and its windows before the time, are not needed.
-    pub(crate) covers: Option<(u16, u64, UnixSeconds)>,
+    pub covers: Option<(u16, u64, UnixSeconds)>,
     /// How far the partition is with this.
-    pub(crate) mark: Option<(u16, Mark)>,
+    pub mark: Option<(u16, Mark)>,
     /// Snapshots to read.
-    pub(crate) loads: Vec<(u16, BlockId)>,
+    pub loads: Vec<(u16, BlockId)>,
 }
 
 impl Append {
     /// Whether anything is to be written.
-    pub(crate) fn writes(&self) -> bool {
+    pub fn writes(&self) -> bool {
         self.record.is_some() || !self.puts.is_empty()
     }
 
     /// Bytes it holds.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         let puts: usize = self.puts.iter().map(|(key, value)| key.len() + value.len()).sum();
         (self.record.as_ref().map_or(0, Vec::len) + puts) as u64
     }
@@ -49,7 +51,7 @@ impl Append {
 
 /// See the module's head.
 #[derive(Debug, Default)]
-pub(crate) struct Journal {
+pub struct Journal {
     next: u64,
     /// Records that may be needed: ordinal, partition, number.
     live: VecDeque<(u64, u16, u64)>,
@@ -68,7 +70,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the store cannot be read at all; damage is passed over.
-    pub(crate) fn open(store: &dyn Store, marks: BTreeMap<u16, Mark>) -> Result<Journal, StoreError> {
+    pub fn open(store: &dyn Store, marks: BTreeMap<u16, Mark>) -> Result<Journal, StoreError> {
         let head = head(store)?;
         let mut live = VecDeque::new();
         store.salvage(&keys::log_key(head), &keys::log_key(u64::MAX), &mut |key, bytes| {
@@ -82,7 +84,7 @@ impl Journal {
     }
 
     /// Gives an append its place.
-    pub(crate) fn take(&mut self, append: &mut Append) {
+    pub fn take(&mut self, append: &mut Append) {
         if let Some(record) = &append.record
             && append.ordinal.is_none()
         {
@@ -94,7 +96,7 @@ impl Journal {
     }
 
     /// What to write for these, in order.
-    pub(crate) fn batches(&mut self, appends: &[Append]) -> Vec<WriteBatch> {
+    pub fn batches(&mut self, appends: &[Append]) -> Vec<WriteBatch> {
         let mut batches = Vec::new();
         let mut batch = WriteBatch::new();
         if self.head() != self.head_written && appends.iter().any(Append::writes) {
@@ -117,7 +119,7 @@ impl Journal {
 
     /// What says where the log begins now, when nothing that was written does. It frees the space before; when it is
     /// durable, [`Journal::done`] with no appends.
-    pub(crate) fn head_to_write(&mut self) -> Option<WriteBatch> {
+    pub fn head_to_write(&mut self) -> Option<WriteBatch> {
         if self.head() == self.head_written {
             return None;
         }
@@ -129,7 +131,7 @@ impl Journal {
     }
 
     /// These are durable.
-    pub(crate) fn done(&mut self, appends: &[Append]) {
+    pub fn done(&mut self, appends: &[Append]) {
         self.head_written = self.head_written.max(self.head_staged);
         for append in appends {
             if let Some((partition, from, floor)) = append.covers {
@@ -142,10 +144,16 @@ impl Journal {
         let needless =
             |(_, partition, number): &mut (u64, u16, u64)| covered.get(partition).is_some_and(|from| *number < *from);
         while self.live.pop_front_if(needless).is_some() {}
+        if engine::mutant!("log_head_too_far") {
+            self.live.clear();
+        }
     }
 
     /// Gives back the space of what nobody needs any more. `partitions`: how many the node owns.
-    pub(crate) fn forget(&mut self, store: &mut dyn Store, partitions: usize) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// As [`Store::forget`]; what was not given back is named again next time.
+    pub fn forget(&mut self, store: &mut dyn Store, partitions: usize) -> Result<(), StoreError> {
         // From the very beginning each time: a file goes only when it lies in the range as a whole.
         let (head, floor) = self.forgotten;
         if self.head_written > head {
@@ -164,18 +172,38 @@ impl Journal {
     }
 
     /// The first ordinal that may be needed.
-    pub(crate) fn head(&self) -> u64 {
+    pub fn head(&self) -> u64 {
         self.live.front().map_or(self.next, |(ordinal, ..)| *ordinal)
     }
 
     /// How far each partition is.
-    pub(crate) fn marks(&self) -> &BTreeMap<u16, Mark> {
+    pub fn marks(&self) -> &BTreeMap<u16, Mark> {
         &self.marks
     }
 }
 
+/// A checkpoint as appends: a block and its index entry stay together, and the checkpoint itself comes last.
+pub fn appends(partition: u16, made: Checkpoint, mark: Mark) -> Vec<Append> {
+    let mut all = Vec::new();
+    let (mut puts, mut bytes) = (Vec::new(), 0);
+    for (key, value) in made.puts {
+        if bytes >= CHECKPOINT_BATCH_BYTES && key.first() == Some(&b'w') {
+            all.push(Append { puts: std::mem::take(&mut puts), ..Append::default() });
+            bytes = 0;
+        }
+        bytes += key.len() + value.len();
+        puts.push((key, value));
+    }
+    let covers = Some((partition, made.log_from, made.floor));
+    all.push(Append { puts, covers, mark: Some((partition, mark)), ..Append::default() });
+    all
+}
+
 /// Where the log begins, as the store says it.
-pub(crate) fn head(store: &dyn Store) -> Result<u64, StoreError> {
+///
+/// # Errors
+/// When the store cannot be read now.
+pub fn head(store: &dyn Store) -> Result<u64, StoreError> {
     match store.get(keys::HEAD) {
         Ok(bytes) => Ok(bytes.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes)),
         // It only saves reading what was forgotten.
@@ -185,7 +213,7 @@ pub(crate) fn head(store: &dyn Store) -> Result<u64, StoreError> {
 }
 
 /// Marks for the witness file: `n u16, n x (partition u16, next, received, too_old, corrupt, sealed u64)`.
-pub(crate) fn encode_marks(marks: &BTreeMap<u16, Mark>) -> Vec<u8> {
+pub fn encode_marks(marks: &BTreeMap<u16, Mark>) -> Vec<u8> {
     let mut out = u16::try_from(marks.len()).unwrap_or(u16::MAX).to_le_bytes().to_vec();
     for (partition, Mark { next, received, too_old, corrupt, sealed }) in marks {
         out.extend_from_slice(&partition.to_le_bytes());
@@ -195,7 +223,7 @@ pub(crate) fn encode_marks(marks: &BTreeMap<u16, Mark>) -> Vec<u8> {
 }
 
 /// Reads what [`encode_marks`] wrote; nothing if it is something else (the file has a checksum of its own).
-pub(crate) fn decode_marks(bytes: &[u8]) -> BTreeMap<u16, Mark> {
+pub fn decode_marks(bytes: &[u8]) -> BTreeMap<u16, Mark> {
     let entries = bytes.get(2..).unwrap_or_default().chunks_exact(42);
     entries
         .filter_map(|entry| {

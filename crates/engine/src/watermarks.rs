@@ -4,13 +4,10 @@
 //! on speaking, there are two nodes with copies of one data directory: neither may retire what the other still sends.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use engine::time::Mono;
-use engine::wire::Watermark;
-
-use crate::partial_lock as lock;
+use crate::time::Mono;
+use crate::wire::Watermark;
 
 /// A relay that has been silent for so long no longer holds windows back.
 const SILENT_AFTER: Duration = Duration::from_secs(600);
@@ -18,21 +15,21 @@ const SILENT_AFTER: Duration = Duration::from_secs(600);
 const OUTLIVED_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-pub(crate) struct Watermarks {
+pub struct Watermarks {
     /// By sender and epoch.
-    known: Mutex<BTreeMap<(u64, u32), (Watermark, Mono)>>,
+    known: BTreeMap<(u64, u32), (Watermark, Mono)>,
 }
 
 impl Watermarks {
     /// A relay's word.
-    pub(crate) fn note(&self, now: Mono, watermark: Watermark) {
-        lock(&self.known).insert((watermark.sender, watermark.epoch), (watermark, now));
+    pub fn note(&mut self, now: Mono, watermark: Watermark) {
+        self.known.insert((watermark.sender, watermark.epoch), (watermark, now));
     }
 
     /// The latest word of every relay that is not silent, senders and their epochs ascending. Epochs that still speak are
     /// not among the retired ones.
-    pub(crate) fn latest(&self, now: Mono) -> Vec<Watermark> {
-        let mut known = lock(&self.known);
+    pub fn latest(&mut self, now: Mono) -> Vec<Watermark> {
+        let known = &mut self.known;
         let newest: BTreeMap<u64, u32> = known.keys().copied().collect();
         known.retain(|(sender, epoch), (_, at)| {
             let silence = now.since(*at);
@@ -50,15 +47,15 @@ impl Watermarks {
     }
 
     /// The highest epoch of a sender that speaks, or did lately; 0: none.
-    pub(crate) fn epoch_of(&self, sender: u64) -> u32 {
-        lock(&self.known).range((sender, 0)..=(sender, u32::MAX)).next_back().map_or(0, |((_, epoch), _)| *epoch)
+    pub fn epoch_of(&self, sender: u64) -> u32 {
+        self.known.range((sender, 0)..=(sender, u32::MAX)).next_back().map_or(0, |((_, epoch), _)| *epoch)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::time::UnixSeconds;
+    use crate::time::UnixSeconds;
 
     fn word(sender: u64, epoch: u32, at: u32, retired: u32) -> Watermark {
         Watermark { sender, epoch, at: UnixSeconds(at), oldest_ms: 0, retired }
@@ -66,21 +63,21 @@ mod tests {
 
     #[test]
     fn a_silent_relay_is_forgotten_and_the_last_word_counts() {
-        let marks = Watermarks::default();
+        let mut marks = Watermarks::default();
         marks.note(Mono::ZERO, word(1, 1, 10, 0));
         marks.note(Mono::from_millis(500_000), word(2, 1, 30, 0));
         marks.note(Mono::from_millis(500_001), word(2, 1, 20, 0));
-        let seen = |millis| marks.latest(Mono::from_millis(millis)).iter().map(|w| w.at.0).collect::<Vec<_>>();
+        let mut seen = |millis| marks.latest(Mono::from_millis(millis)).iter().map(|w| w.at.0).collect::<Vec<_>>();
         assert_eq!(seen(500_002), [10, 20]);
         assert_eq!(seen(600_001), [20]);
     }
 
     #[test]
     fn a_former_life_is_forgotten_soon() {
-        let marks = Watermarks::default();
+        let mut marks = Watermarks::default();
         marks.note(Mono::ZERO, word(1, 4, 10, 3));
         marks.note(Mono::from_millis(9_000), word(1, 5, 20, 4));
-        let seen =
+        let mut seen =
             |millis| marks.latest(Mono::from_millis(millis)).iter().map(|w| (w.epoch, w.retired)).collect::<Vec<_>>();
         assert_eq!(seen(9_999), [(4, 3), (5, 3)]);
         assert_eq!(seen(10_001), [(5, 4)]);
@@ -90,7 +87,7 @@ mod tests {
     /// Two nodes on copies of one disk: the later one must not have the earlier one's batches taken for old ones.
     #[test]
     fn an_epoch_that_still_speaks_is_retired_by_nobody() {
-        let marks = Watermarks::default();
+        let mut marks = Watermarks::default();
         for second in 0..100u64 {
             let now = Mono::from_millis(second * 1_000);
             marks.note(now, word(1, 4, 10, 3));

@@ -7,15 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use engine::final_node::Partition;
-use engine::final_node::cursor::Cursor;
-use engine::rule::RuleSet;
-use engine::store_link::Block;
-use engine::time::{Mono, UnixSeconds};
-use engine::window::{Again, BlockId, Emission, Windows};
 
-use super::role::{FinalRole, ShardState};
-use super::targets::View;
+use super::Partition;
+use super::cursor::Cursor;
+use crate::ring::Ring;
+use crate::rule::RuleSet;
+use crate::store_link::Block;
+use crate::time::{Mono, UnixSeconds};
+use crate::window::{Again, BlockId, Emission, Emitted, Windows};
 
 /// Keys emitted from one partition before the shard looks at its input again.
 const KEYS_PER_TURN: usize = 2048;
@@ -32,33 +31,74 @@ struct Lines {
     of: BTreeSet<BlockId>,
 }
 
-/// Every target as it is now, in their order.
-pub(crate) fn views(role: &FinalRole, now: Mono) -> Vec<View> {
-    role.targets.iter().map(|target| target.view(now)).collect()
+/// What a target takes now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct View {
+    /// It is there: lines are given to its sender. Otherwise its windows wait.
+    pub here: bool,
+    /// There is room beside what live windows need, for what it missed.
+    pub roomy: bool,
+    /// How many blocks of lines its sender will never send again.
+    pub released: u64,
+}
+
+/// One store: its addresses are targets that follow each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlet<'a> {
+    pub ring: &'a Ring,
+    /// The target that is its first address.
+    pub first: usize,
+    pub addresses: usize,
+}
+
+/// Where lines go, and which lines.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlets<'a> {
+    pub rules: &'a RuleSet,
+    pub stores: &'a [Outlet<'a>],
+    /// Every target as it is now, in their order.
+    pub views: &'a [View],
+}
+
+/// The senders to the targets.
+pub trait Senders {
+    /// Gives a target's sender a block of lines; how many it has been offered then. `None`: it does not take it.
+    fn offer(&mut self, target: usize, block: Block) -> Option<u64>;
+    /// Whether lines may go now to a target that catches up: no ceiling is used up.
+    fn may_catch_up(&mut self, target: usize) -> bool;
+    /// So many lines went to a target that catches up.
+    fn caught_up(&mut self, target: usize, lines: u64);
+}
+
+/// What time it is, as far as windows ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub now: UnixSeconds,
+    /// No sender holds anything older than this back; none when no sender is known.
+    pub watermark: Option<UnixSeconds>,
+    pub mono: Mono,
 }
 
 /// Emits what is due in one partition, and notes who has it.
-pub(crate) fn emit(role: &FinalRole, partition: &mut Partition, views: &[View], state: &mut ShardState) {
-    let clock = role.setup.clock;
-    let (now, rules) = (UnixSeconds(clock.unix().0), &*role.setup.rules);
+pub fn emit(partition: &mut Partition, outlets: Outlets<'_>, times: Times, senders: &mut impl Senders) -> Emitted {
+    let Times { now, watermark, mono } = times;
+    let rules = outlets.rules;
     let mut out: BTreeMap<usize, Lines> = BTreeMap::new();
     let mut picked = Vec::new();
     let (windows, cursor) = partition.emitting();
-    for (target, view) in views.iter().enumerate() {
+    for (target, view) in outlets.views.iter().enumerate() {
         cursor.released(target, view.released);
     }
-    let emitted = windows.take_emissions(now, role.watermark(), clock.now(), rules, KEYS_PER_TURN, &mut |emission| {
+    let emitted = windows.take_emissions(now, watermark, mono, rules, KEYS_PER_TURN, &mut |emission| {
         let stores = rules.spec(emission.rule).map(|spec| spec.to.as_slice()).unwrap_or_default();
         for &store in stores {
-            share(role, (store, None), &emission, &mut out, &mut picked);
+            share(outlets, (store, None), &emission, &mut out, &mut picked);
         }
     });
-    state.emitted_lines += emitted.lines;
-    state.corrections += emitted.corrections;
     for (target, lines) in out {
-        let here = views.get(target).is_some_and(|view| view.here);
+        let here = outlets.views.get(target).is_some_and(|view| view.here);
         let block = Block { bytes: Bytes::from(lines.bytes), points: lines.points };
-        let offered = if here { role.targets[target].offer(block) } else { None };
+        let offered = if here { senders.offer(target, block) } else { None };
         for id in lines.of {
             match offered {
                 Some(offered) => cursor.handed(target, id, offered),
@@ -66,19 +106,20 @@ pub(crate) fn emit(role: &FinalRole, partition: &mut Partition, views: &[View], 
             }
         }
     }
+    emitted
 }
 
 /// Emits what waits for targets that are back, as far as the pace allows. Returns blocks that must be read first.
-pub(crate) fn catch_up(role: &FinalRole, partition: &mut Partition, views: &[View]) -> Vec<BlockId> {
+pub fn catch_up(partition: &mut Partition, outlets: Outlets<'_>, senders: &mut impl Senders) -> Vec<BlockId> {
     let mut missing = Vec::new();
     let (windows, cursor) = partition.emitting();
-    for target in (0..views.len()).filter(|target| views[*target].roomy) {
+    for target in (0..outlets.views.len()).filter(|target| outlets.views[*target].roomy) {
         for _ in 0..PIECES_PER_TURN {
             let Some((id, from)) = cursor.newest(target) else { break };
-            if !role.may_catch_up(role.setup.clock.now(), target) {
+            if !senders.may_catch_up(target) {
                 break;
             }
-            match piece(role, (windows, cursor), target, id, from) {
+            match piece(outlets, (windows, cursor), senders, target, (id, from)) {
                 Again::Absent => {
                     missing.push(id);
                     break;
@@ -96,25 +137,26 @@ pub(crate) fn catch_up(role: &FinalRole, partition: &mut Partition, views: &[Vie
 
 /// One piece of one block for one target.
 fn piece(
-    role: &FinalRole,
+    outlets: Outlets<'_>,
     (windows, cursor): (&Windows, &mut Cursor),
+    senders: &mut impl Senders,
     target: usize,
-    id: BlockId,
-    from: usize,
+    (id, from): (BlockId, usize),
 ) -> Again {
     let (mut out, mut picked) = (BTreeMap::new(), Vec::new());
-    let at = &role.targets[target];
-    let again = windows.emit_again(id, from, KEYS_PER_PIECE, &role.setup.rules, &mut |emission| {
-        share(role, (at.store, Some(target)), &emission, &mut out, &mut picked);
+    let is_of = |outlet: &Outlet<'_>| (outlet.first..outlet.first + outlet.addresses).contains(&target);
+    let Some(store) = outlets.stores.iter().position(is_of) else { return Again::Gone };
+    let again = windows.emit_again(id, from, KEYS_PER_PIECE, outlets.rules, &mut |emission| {
+        share(outlets, (store, Some(target)), &emission, &mut out, &mut picked);
     });
     let lines = out.remove(&target).unwrap_or_default();
     let points = lines.points;
     if points > 0 {
-        match at.offer(Block { bytes: Bytes::from(lines.bytes), points }) {
+        match senders.offer(target, Block { bytes: Bytes::from(lines.bytes), points }) {
             Some(offered) => cursor.handed(target, id, offered),
             None => return again,
         }
-        role.caught_up(target, u64::from(points));
+        senders.caught_up(target, u64::from(points));
     }
     match again {
         Again::Done => cursor.done(target, id),
@@ -132,15 +174,15 @@ fn lines_of(windows: &Windows, rules: &RuleSet, id: BlockId) -> u64 {
 
 /// Gives the lines of an emission to the targets that a store's ring picks for each; `only`: to this one alone.
 fn share(
-    role: &FinalRole,
+    outlets: Outlets<'_>,
     (store, only): (usize, Option<usize>),
     emission: &Emission<'_>,
     out: &mut BTreeMap<usize, Lines>,
     picked: &mut Vec<usize>,
 ) {
-    let (Some(ring), Some(first)) = (role.setup.rings.get(store), role.first_target(store)) else { return };
+    let Some(&Outlet { ring, first, addresses }) = outlets.stores.get(store) else { return };
     let id = BlockId { window: emission.window, rule: emission.rule };
-    if role.setup.stores[store].senders.len() == 1 {
+    if addresses == 1 {
         let to = out.entry(first).or_default();
         to.bytes.extend_from_slice(emission.bytes);
         to.points += emission.lines;

@@ -1,0 +1,235 @@
+//! The cluster that is simulated: its names, its links, its rules. The same in every run, but for what a seed draws.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::batch::Versions;
+use engine::pattern::Selector;
+use engine::pool;
+use engine::ring::{Ring, RingKind, StoreAddress, StoreSpec};
+use engine::rule::{Function, OutputKey, RuleSet, RuleSpec, partition_of};
+
+use crate::rng::Rng;
+
+/// Which node; an index into [`Setup::nodes`].
+pub type NodeId = usize;
+/// Which link; an index into [`Setup::links`].
+pub type LinkId = usize;
+
+/// What a node is, and which of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Relay(usize),
+    Partial(usize),
+    Final(usize),
+    Replayer,
+    Store(usize),
+}
+
+/// Who dials whom; the number is the index that the dialling machine knows the other end by.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    pub dialer: NodeId,
+    pub acceptor: NodeId,
+    pub index: usize,
+    pub kind: LinkKind,
+}
+
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// Relay to partial node.
+    Up,
+    /// Partial node to final node.
+    Down,
+    /// Replayer to relay.
+    Borrow,
+    /// Replayer to partial node.
+    Send,
+    /// Final node to a plain store.
+    Plain,
+}
+
+/// One cluster.
+#[derive(Debug)]
+pub struct Setup {
+    pub nodes: Vec<Role>,
+    pub names: Vec<String>,
+    pub links: Vec<Link>,
+    pub rules: Arc<RuleSet>,
+    pub versions: Versions,
+    pub partitions: u16,
+    /// For each partition the index of its final node.
+    pub owners: Vec<usize>,
+    pub peers: Vec<String>,
+    pub finals: Vec<String>,
+    pub relays: Vec<String>,
+    pub stores: usize,
+    pub rings: Vec<Ring>,
+    /// Names of the series that clients send.
+    pub series: Vec<String>,
+    /// What each series feeds: key and partition.
+    pub feeds: Vec<Vec<(OutputKey, u16)>>,
+    pub tunables: Tunables,
+}
+
+/// Numbers that a seed draws: small ones make rare paths common.
+#[derive(Clone, Debug)]
+pub struct Tunables {
+    pub retain_bytes: u64,
+    pub batch_bytes: usize,
+    pub linger: Duration,
+    pub journal: bool,
+    pub spill_sync: Duration,
+    pub spill_quota: u64,
+    pub final_sync_ms: (u64, u64),
+    pub checkpoint_every: Duration,
+    pub evicts: bool,
+    pub replay_rate: u64,
+    pub delay_ms: (u64, u64),
+    pub input_every_ms: u64,
+    pub late_seconds: u64,
+    pub health_proof: Duration,
+}
+
+impl Tunables {
+    fn draw(rng: &mut Rng) -> Tunables {
+        Tunables {
+            retain_bytes: rng.pick(&[2 << 10, 16 << 10, 1 << 20]),
+            batch_bytes: rng.pick(&[256, 4 << 10]),
+            linger: Duration::from_millis(rng.pick(&[250, 500])),
+            journal: rng.percent(25),
+            spill_sync: Duration::from_millis(rng.pick(&[0, 50, 400])),
+            spill_quota: 64 << 20,
+            final_sync_ms: rng.pick(&[(1, 20), (20, 300), (1, 1500)]),
+            checkpoint_every: Duration::from_secs(rng.pick(&[2, 7, 30])),
+            evicts: rng.percent(50),
+            replay_rate: rng.pick(&[100, 1_000, 50_000]),
+            delay_ms: rng.pick(&[(1, 5), (1, 80), (1, 800)]),
+            input_every_ms: rng.pick(&[150, 300, 600]),
+            late_seconds: rng.pick(&[0, 20, 120]),
+            health_proof: Duration::from_secs(rng.pick(&[3, 20])),
+        }
+    }
+}
+
+const RELAYS: usize = 2;
+const PARTIALS: usize = 3;
+const FINALS: usize = 2;
+
+impl Setup {
+    /// The cluster of one seed.
+    ///
+    /// # Panics
+    /// When our own rules do not compile.
+    pub fn new(rng: &mut Rng) -> Setup {
+        let stores = rng.pick(&[1, 2]);
+        let mut nodes = Vec::new();
+        nodes.extend((0..RELAYS).map(Role::Relay));
+        nodes.extend((0..PARTIALS).map(Role::Partial));
+        nodes.extend((0..FINALS).map(Role::Final));
+        nodes.push(Role::Replayer);
+        nodes.extend((0..stores).map(Role::Store));
+        let names: Vec<String> = nodes.iter().map(|role| name(*role)).collect();
+        let of = |wanted: fn(&Role) -> bool| -> Vec<String> {
+            nodes.iter().zip(&names).filter(|(role, _)| wanted(role)).map(|(_, name)| name.clone()).collect()
+        };
+        let peers = of(|role| matches!(role, Role::Partial(_)));
+        let finals = of(|role| matches!(role, Role::Final(_)));
+        let relays = of(|role| matches!(role, Role::Relay(_)));
+        let partitions = rng.pick(&[1, 3, 4]);
+        let rules = RuleSet::compile(&specs(stores)).unwrap_or_else(|errors| panic!("our own rules: {errors:?}"));
+        let owners = pool::assign(partitions, &finals, &vec![true; finals.len()]);
+        let owners = owners.into_iter().flatten().collect();
+        let versions = Versions { rules: rules.version(), map: pool::map_version(partitions, &finals) };
+        let series: Vec<String> =
+            (0..4).flat_map(|app| (0..3).map(move |host| format!("app.a{app}.h{host}.req"))).collect();
+        let feed = |name: &String| {
+            let mut keys = Vec::new();
+            rules.outputs(name.as_bytes(), &mut keys);
+            keys.into_iter().map(|key| (key.clone(), partition_of(&key, partitions))).collect()
+        };
+        Setup {
+            feeds: series.iter().map(feed).collect(),
+            rings: (0..stores).map(|_| ring()).collect(),
+            tunables: Tunables::draw(rng),
+            links: links(&nodes),
+            nodes,
+            names,
+            rules: Arc::new(rules),
+            versions,
+            partitions,
+            owners,
+            peers,
+            finals,
+            relays,
+            stores,
+            series,
+        }
+    }
+
+    /// The links that a node dials.
+    pub fn dialed_by(&self, node: NodeId) -> impl Iterator<Item = LinkId> {
+        (0..self.links.len()).filter(move |link| self.links[*link].dialer == node)
+    }
+
+    /// The link of this kind that this node dials to its `index`-th peer.
+    pub fn link_to(&self, node: NodeId, kind: LinkKind, index: usize) -> Option<LinkId> {
+        self.links.iter().position(|link| (link.dialer, link.kind, link.index) == (node, kind, index))
+    }
+}
+
+fn name(role: Role) -> String {
+    match role {
+        Role::Relay(n) => format!("relay-{}", n + 1),
+        Role::Partial(n) => format!("partial-{}", n + 1),
+        Role::Final(n) => format!("final-{}", n + 1),
+        Role::Replayer => "replayer-1".to_owned(),
+        Role::Store(n) => format!("carbon-{}", n + 1),
+    }
+}
+
+fn links(nodes: &[Role]) -> Vec<Link> {
+    let mut links = Vec::new();
+    for (dialer, from) in nodes.iter().enumerate() {
+        for (acceptor, to) in nodes.iter().enumerate() {
+            let found = match (from, to) {
+                (Role::Relay(_), Role::Partial(n)) => Some((LinkKind::Up, n)),
+                (Role::Partial(_), Role::Final(n)) => Some((LinkKind::Down, n)),
+                (Role::Replayer, Role::Relay(n)) => Some((LinkKind::Borrow, n)),
+                (Role::Replayer, Role::Partial(n)) => Some((LinkKind::Send, n)),
+                (Role::Final(_), Role::Store(n)) => Some((LinkKind::Plain, n)),
+                _ => None,
+            };
+            if let Some((kind, index)) = found {
+                links.push(Link { dialer, acceptor, index: *index, kind });
+            }
+        }
+    }
+    links
+}
+
+fn specs(stores: usize) -> Vec<RuleSpec> {
+    let rule = |name: &str, output: &str, interval| RuleSpec {
+        name: name.to_owned(),
+        selector: Selector::Regex(r"^app\.([a-z0-9]+)\.([a-z0-9]+)\.req$".to_owned()),
+        interval,
+        grace: 5,
+        functions: vec![Function::Sum, Function::Count, Function::Min, Function::Max, Function::Last],
+        output: output.to_owned(),
+        group_by: Vec::new(),
+        drop_raw: true,
+        completeness: false,
+        to: (0..stores).collect(),
+    };
+    vec![rule("by-app", "by.{1}.{function}", 10), rule("by-host", "top.{2}.{function}", 30)]
+}
+
+fn ring() -> Ring {
+    Ring::build(&StoreSpec {
+        name: "carbon".to_owned(),
+        addresses: vec![StoreAddress { host: "carbon".to_owned(), port: 2003, instance: None }],
+        ring: RingKind::CarbonCh,
+        replicas: 1,
+    })
+}

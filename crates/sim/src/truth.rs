@@ -1,0 +1,185 @@
+//! What the simulator knows and no node does: every batch that was sealed, what became of it at its relay, and which
+//! batches stand in which record of which partition's log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use engine::batch::{BatchId, PartitionSet};
+use engine::wire::Included;
+
+/// One point as a client sent it. `series`: index into the setup's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    pub series: usize,
+    pub value: i64,
+    pub at: u32,
+}
+
+/// Where a batch is, as far as its relay has to answer for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// The relay holds it in memory.
+    Held,
+    /// The relay let it go because it is durable in the final layer.
+    Durable,
+    /// The relay let it go because its spill has it, synced.
+    Spilled,
+    /// The relay counted it as dropped: it may be in, or not.
+    Dropped,
+    /// The relay died, or lost its disk, while it alone had it: it may be in each partition, or not.
+    Doubtful,
+}
+
+/// A sealed batch.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    pub points: Vec<Point>,
+    pub partitions: PartitionSet,
+    pub fate: Fate,
+}
+
+/// One partition's log.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// The records that were appended and not taken back by a crash.
+    pub records: BTreeMap<u64, Vec<Included>>,
+    /// Records below this number are synced: nothing may take them back.
+    pub durable: u64,
+    /// Damage was done to it: what is in is not known for certain.
+    pub damaged: bool,
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub struct Truth {
+    pub batches: BTreeMap<BatchId, Sealed>,
+    pub logs: BTreeMap<u16, Log>,
+    /// Which partition has a batch durably. Kept beside the logs, because it is asked often.
+    in_log: BTreeMap<BatchId, BTreeMap<u16, u32>>,
+    /// Reasons for which points may be dropped in this run; all others are a violation.
+    pub allowed: BTreeSet<&'static str>,
+    /// What went wrong, the first first.
+    pub violations: Vec<String>,
+    /// States visited, and how often: rare branches must be met in some seed.
+    pub seen: BTreeMap<&'static str, u64>,
+}
+
+impl Truth {
+    /// Something must not be. Only the first few are kept.
+    pub fn violated(&mut self, invariant: &str, what: impl FnOnce() -> String) {
+        if self.violations.len() < 5 {
+            self.violations.push(format!("{invariant}: {}", what()));
+        }
+    }
+
+    /// Points were dropped for this reason.
+    pub fn dropped(&mut self, why: &'static str) {
+        if !self.allowed.contains(why) {
+            self.violated("INV-2", || {
+                format!("points were dropped as {why}, and nothing happened that is a reason for it")
+            });
+        }
+    }
+
+    /// A branch was taken.
+    pub fn visit(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    /// A relay gave a batch its name.
+    pub fn sealed(&mut self, id: BatchId, points: Vec<Point>, partitions: PartitionSet) {
+        let sealed = Sealed { points, partitions, fate: Fate::Held };
+        if self.batches.insert(id, sealed).is_some() {
+            self.violated("INV-3", || format!("{id:?} was given out twice"));
+        }
+    }
+
+    /// A record was appended; it may still be taken back by a crash.
+    pub fn appended(&mut self, partition: u16, number: u64, included: Vec<Included>) {
+        self.logs.entry(partition).or_default().records.insert(number, included);
+    }
+
+    /// Records up to and with this one are synced.
+    pub fn synced(&mut self, partition: u16, number: u64) {
+        let log = self.logs.entry(partition).or_default();
+        let from = log.durable;
+        if number < from {
+            return;
+        }
+        log.durable = number + 1;
+        let mut twice = Vec::new();
+        for included in log.records.range(from..=number).flat_map(|(_, included)| included) {
+            let count = self.in_log.entry(included.id).or_default().entry(partition).or_default();
+            *count += 1;
+            // Canaries have no points: one that comes twice changes nothing.
+            if *count > 1 && included.points > 0 {
+                twice.push(included.id);
+            }
+        }
+        for id in twice {
+            let log = self.logs.get(&partition).cloned().unwrap_or_default();
+            let has = |included: &Vec<Included>| included.iter().any(|one| one.id == id);
+            let places: Vec<u64> = log.records.iter().filter(|(_, of)| has(of)).map(|(number, _)| *number).collect();
+            self.violated("INV-3", || format!("partition {partition} has merged {id:?} twice, in records {places:?}"));
+        }
+    }
+
+    /// A partition was recovered and goes on with record `next`.
+    pub fn recovered(&mut self, partition: u16, next: u64) {
+        let log = self.logs.entry(partition).or_default();
+        let durable = log.durable;
+        log.records.retain(|number, _| *number < next);
+        if next < durable && !log.damaged {
+            self.violated("INV-2", || {
+                format!("partition {partition} came back with record {next} next, {durable} were durable")
+            });
+        }
+        // What survived by chance is durable now: recovery has read it.
+        if next > durable {
+            self.synced(partition, next - 1);
+        }
+    }
+
+    /// Whether a partition has a batch, durably.
+    pub fn has(&self, partition: u16, id: BatchId) -> bool {
+        self.in_log.get(&id).is_some_and(|partitions| partitions.contains_key(&partition))
+    }
+
+    /// Whether a batch is durable in every partition that it feeds.
+    pub fn is_durable(&self, id: BatchId) -> bool {
+        self.batches.get(&id).is_some_and(|sealed| sealed.partitions.iter().all(|partition| self.has(partition, id)))
+    }
+
+    /// Whether the final layer may have forgotten its word on a batch.
+    pub fn is_damaged(&self, id: BatchId) -> bool {
+        let damaged = |partition: u16| self.logs.get(&partition).is_some_and(|log| log.damaged);
+        self.batches.get(&id).is_some_and(|sealed| sealed.partitions.iter().any(damaged))
+    }
+
+    /// Sets what became of a batch.
+    pub fn set_fate(&mut self, id: BatchId, fate: Fate) {
+        if let Some(sealed) = self.batches.get_mut(&id) {
+            sealed.fate = fate;
+        }
+    }
+
+    /// The relay that sealed these can answer for them no more, unless they are durable.
+    pub fn doubt(&mut self, ids: impl IntoIterator<Item = BatchId>) {
+        for id in ids {
+            // What a relay still holds it answers for, whatever its disk does.
+            if !self.is_durable(id) {
+                self.set_fate(id, Fate::Doubtful);
+            }
+        }
+    }
+
+    /// Batches of a sender with this fate.
+    pub fn of_sender(&self, sender: u64, fate: Fate) -> BTreeSet<BatchId> {
+        let of = BatchId { sender, epoch: 0, seq: 0 }..=BatchId { sender, epoch: u32::MAX, seq: u32::MAX };
+        self.batches.range(of).filter(|(_, sealed)| sealed.fate == fate).map(|(id, _)| *id).collect()
+    }
+
+    /// Every batch that is in a partition, durably.
+    pub fn included(&self) -> impl Iterator<Item = (BatchId, u16)> {
+        self.in_log.iter().flat_map(|(id, partitions)| partitions.keys().map(|partition| (*id, *partition)))
+    }
+}
