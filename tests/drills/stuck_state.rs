@@ -85,6 +85,12 @@ fn commands(fleet: &Fleet) -> BTreeSet<String> {
     for path in declared.filter(|path| path.starts_with("/v1/") && *path != "/v1/failpoint") {
         assert!(paths.iter().any(|known| known == path), "{path} is not among the known paths");
     }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/admin/src");
+    for file in std::fs::read_dir(folder).expect("the admin server's sources") {
+        let path = file.expect("a file").path();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(!text.contains(".route(\""), "{}: a path that is not among admin_api::paths", path.display());
+    }
     let mut found = BTreeSet::new();
     for path in paths.iter().filter(|path| *path != "/v1/failpoint") {
         let asked = path.replace(['{', '}'], "");

@@ -9,10 +9,13 @@ use toml::de::DeValue;
 
 use crate::document::{Document, Item, Section};
 use crate::setting::{Bytes, Name, Setting, quote, store_address};
+use crate::tls::{PathTemplate, Tls};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const KIB: u64 = 1 << 10;
+/// Whom the machine trusts, on Debian.
+const AUTHORITY: &str = "/etc/ssl/certs/ca-certificates.crt";
 const TOPICS: &str = "a list of orders, health and gaps";
 
 /// One `[[notify]]`.
@@ -21,6 +24,8 @@ pub struct Notify {
     pub name: String,
     pub url: HookUrl,
     pub events: Vec<Topic>,
+    /// Who vouches for the endpoint; there if the URL is one of `https`.
+    pub authority: Option<Tls>,
     /// Its first line is sent as a bearer token.
     pub token_file: Option<PathBuf>,
     /// For one attempt, from connecting to the answer.
@@ -31,9 +36,11 @@ pub struct Notify {
     pub queue_bytes: usize,
 }
 
-/// `http://host[:port]/path`
+/// `http://host[:port]/path`, or the same with `https`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookUrl {
+    /// Over TLS.
+    pub is_https: bool,
     /// An IPv6 address without its brackets.
     pub host: String,
     pub port: u16,
@@ -52,18 +59,22 @@ impl HookUrl {
     }
 
     fn parse(text: &str) -> Option<HookUrl> {
-        let rest = text.strip_prefix("http://")?;
+        let (is_https, rest) = match text.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix("http://")?),
+        };
         let (authority, path) = match rest.find(['/', '?']) {
             Some(at) => rest.split_at_checked(at)?,
             None => (rest, ""),
         };
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-        let with_port = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+        let with_port =
+            if has_port { authority.to_owned() } else { format!("{authority}:{}", if is_https { 443 } else { 80 }) };
         // A user's name or password in it would be no host.
         let address = store_address(&with_port).filter(|address| address.instance.is_none())?;
         let path_fits = path.chars().all(|c| c.is_ascii_graphic() && c != '#');
-        path_fits.then_some(HookUrl { host: address.host, port: address.port, path })
+        path_fits.then_some(HookUrl { is_https, host: address.host, port: address.port, path })
     }
 }
 
@@ -74,11 +85,8 @@ impl Setting for HookUrl {
         HookUrl::parse(value.as_str()?)
     }
     fn show(&self) -> String {
-        quote(&format!("http://{}{}", self.authority(), self.path))
-    }
-    fn hint(value: &DeValue<'_>) -> Option<String> {
-        let is_https = value.as_str()?.starts_with("https://");
-        is_https.then(|| "notices go out over plain http: write the address of a forwarder on this machine".into())
+        let scheme = if self.is_https { "https" } else { "http" };
+        quote(&format!("{scheme}://{}{}", self.authority(), self.path))
     }
 }
 
@@ -101,6 +109,9 @@ pub(crate) fn read(document: &Document<'_>, mut section: Section<'_, '_>) -> (St
             }
         }
     }
+    let trusted = section.or("authority", String::from(AUTHORITY));
+    let is_https = url.as_ref().is_some_and(|url| url.is_https);
+    let authority = is_https.then(|| Tls { authority: Some(PathTemplate::plain(&trusted)), ..Tls::default() });
     let token_file = section.optional::<PathBuf>("token_file");
     let timeout = section.within("timeout", 5 * SECOND, Duration::from_millis(100)..=60 * SECOND);
     let give_up = section.within("give_up", 900 * SECOND, SECOND..=DAY);
@@ -108,8 +119,16 @@ pub(crate) fn read(document: &Document<'_>, mut section: Section<'_, '_>) -> (St
     let queue_bytes = usize::try_from(queue).unwrap_or(usize::MAX);
     let path = section.path().to_owned();
     section.finish();
-    let notify =
-        name.zip(url).map(|(name, url)| Notify { name, url, events, token_file, timeout, give_up, queue_bytes });
+    let notify = name.zip(url).map(|(name, url)| Notify {
+        name,
+        url,
+        authority,
+        events,
+        token_file,
+        timeout,
+        give_up,
+        queue_bytes,
+    });
     (path, notify)
 }
 
@@ -137,6 +156,18 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Option<(&str, u16, &str)>) {
+        check_of(text, expected, "http://");
+        check_of(
+            &text.replacen("http://", "https://", 1),
+            expected.map(|(h, p, path)| (h, if p == 80 { 443 } else { p }, path)),
+            "https://",
+        );
+    }
+
+    #[track_caller]
+    fn check_of(text: &str, expected: Option<(&str, u16, &str)>, scheme: &str) {
+        let is_https = HookUrl::parse(text).map(|url| url.is_https);
+        assert_eq!(is_https, expected.map(|_| scheme == "https://"), "{text}");
         let read = HookUrl::parse(text);
         let read = read.as_ref().map(|url| (url.host.as_str(), url.port, url.path.as_str()));
         assert_eq!(read, expected, "{text}");
@@ -158,7 +189,7 @@ mod tests {
             "",
             "http://",
             "http:///x",
-            "https://a/b",
+            "ftp://a/b",
             "127.0.0.1:9099",
             "http://user:secret@host/x",
             "http://a:0/",
@@ -176,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_read_again() {
-        for text in ["http://[::1]:9/h?x", "http://host/p"] {
+        for text in ["http://[::1]:9/h?x", "http://host/p", "https://host/p"] {
             let url = HookUrl::parse(text).expect("a good one");
             assert_eq!(HookUrl::parse(url.show().trim_matches('"')).as_ref(), Some(&url));
         }

@@ -50,6 +50,11 @@ impl PathTemplate {
     pub fn of(&self, node: &str) -> PathBuf {
         PathBuf::from(self.0.replace(NODE, node))
     }
+
+    /// The same for every node.
+    pub(crate) fn plain(path: &str) -> PathTemplate {
+        PathTemplate(path.to_owned())
+    }
 }
 
 /// `[tls]`

@@ -62,6 +62,8 @@ impl Topic {
 pub enum Failure {
     /// There was no connection.
     Connect,
+    /// The connection could not be encrypted, or the endpoint's certificate is not to be trusted.
+    Tls,
     /// No answer in time.
     Timeout,
     /// The connection ended, or what came was no HTTP.
@@ -76,13 +78,21 @@ pub enum Failure {
 
 impl Failure {
     /// All there are.
-    pub const ALL: [Failure; 6] =
-        [Failure::Connect, Failure::Timeout, Failure::Broken, Failure::Refused, Failure::Status, Failure::Token];
+    pub const ALL: [Failure; 7] = [
+        Failure::Connect,
+        Failure::Tls,
+        Failure::Timeout,
+        Failure::Broken,
+        Failure::Refused,
+        Failure::Status,
+        Failure::Token,
+    ];
 
     /// The word for logs and labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Failure::Connect => "connect",
+            Failure::Tls => "tls",
             Failure::Timeout => "timeout",
             Failure::Broken => "broken",
             Failure::Refused => "refused",

@@ -6,12 +6,15 @@ use std::io::Read as _;
 use std::path::Path;
 
 use bytes::Bytes;
+use config::TlsMode;
 use engine::notify::{Failure, judge};
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper::{StatusCode, header};
 use hyper_util::rt::TokioIo;
 use runtime::net::{self, SocketProfile};
+use tls::{Caller, Keys, Port, Stream};
+use tokio::net::TcpStream;
 
 /// Of the file with the secret.
 const TOKEN_MAX: u64 = 4096;
@@ -38,7 +41,7 @@ async fn exchange(endpoint: &config::Notify, body: &str) -> Result<StatusCode, F
     let request = request(endpoint, body)?;
     let authority = endpoint.url.authority();
     let stream = net::connect(&authority, SocketProfile::Client, endpoint.timeout).await;
-    let stream = stream.map_err(|error| (Failure::Connect, chain(&error)))?;
+    let stream = guarded(endpoint, stream.map_err(|error| (Failure::Connect, chain(&error)))?).await?;
     let broken = |error: hyper::Error| (Failure::Broken, chain(&error));
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
@@ -58,6 +61,15 @@ async fn exchange(endpoint: &config::Notify, body: &str) -> Result<StatusCode, F
         answer.as_mut().poll(context)
     });
     status.await.map_err(broken)
+}
+
+/// Over TLS, if the endpoint is one of https. The authority is read for each attempt, so that a new one needs no restart.
+async fn guarded(endpoint: &config::Notify, stream: TcpStream) -> Result<Stream, Failed> {
+    let Some(authority) = &endpoint.authority else { return Ok(Stream::Plain(stream)) };
+    let keys = Keys::open_authority(authority).map_err(|error| (Failure::Tls, chain(&error)))?;
+    // What is counted by port is a node's; this one counts its own failures.
+    let caller = Caller::new(Some(&keys), TlsMode::On, Port::Links).map_err(|error| (Failure::Tls, chain(&error)))?;
+    caller.call(stream, &endpoint.url.host).await.map_err(|failed| (Failure::Tls, failed.to_string()))
 }
 
 fn request(endpoint: &config::Notify, body: &str) -> Result<hyper::Request<Full<Bytes>>, Failed> {

@@ -8,7 +8,8 @@ use super::*;
 fn endpoint(port: u16, token_file: Option<std::path::PathBuf>) -> config::Notify {
     config::Notify {
         name: "ops".into(),
-        url: config::HookUrl { host: "127.0.0.1".into(), port, path: "/hook?x=1".into() },
+        authority: None,
+        url: config::HookUrl { is_https: false, host: "127.0.0.1".into(), port, path: "/hook?x=1".into() },
         events: Topic::ALL.to_vec(),
         token_file,
         timeout: Duration::from_millis(300),
@@ -95,6 +96,57 @@ async fn a_secret_comes_from_its_file_as_it_is_now_and_is_not_in_what_is_said_of
     }
     std::fs::remove_file(&file).unwrap();
     assert_eq!(post::post(&endpoint, "{}").await.unwrap_err().0, Failure::Token);
+}
+
+#[tokio::test]
+async fn an_endpoint_of_https_is_told_if_who_vouches_for_it_is_trusted_and_its_name_is_right() {
+    let directory = std::env::temp_dir().join(format!("spillway-notices-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let (ca_key, key) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    std::fs::write(directory.join("ca.pem"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let own = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    std::fs::write(directory.join("own.pem"), own.pem()).unwrap();
+    std::fs::write(directory.join("own.key"), key.serialize_pem()).unwrap();
+    let path = |file: &str| directory.join(file).display().to_string();
+    let file = |port: u16, host: &str, authority: &str| {
+        let text = format!(
+            "cluster.name = \"c\"\n\
+             node = [{{ name = \"n\", layer = \"relay\", graphite = \"127.0.0.1\", link = \"127.0.0.1\", admin = \"127.0.0.1\" }}]\n\
+             store = [{{ name = \"s\", addresses = [\"127.0.0.1:2103\"] }}]\n\
+             [tls]\nadmin = \"on\"\ncertificate = \"{}\"\nkey = \"{}\"\nauthority = \"{}\"\n\
+             [[notify]]\nname = \"ops\"\nurl = \"https://{host}:{port}/hook\"\nauthority = \"{authority}\"\n",
+            path("own.pem"),
+            path("own.key"),
+            path("ca.pem")
+        );
+        config::load("c.toml", &text).unwrap_or_else(|problems| panic!("{}", problems.plain())).cluster
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let good = file(port, "localhost", &path("ca.pem"));
+    let keys = tls::Keys::open(&good.tls, "n").unwrap();
+    let door = tls::Door::new(Some(&keys), config::TlsMode::On, tls::Port::Admin).unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a test's endpoint has no supervisor")]
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = door.open(stream).await else { continue };
+            let mut bytes = [0; 1024];
+            assert!(stream.read(&mut bytes).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        }
+    });
+    assert_eq!(post::post(&good.notify[0], "{}").await, Ok(()));
+    for (host, authority) in
+        [("127.0.0.1", path("ca.pem")), ("localhost", path("own.pem")), ("localhost", path("nothing"))]
+    {
+        let failed = post::post(&file(port, host, &authority).notify[0], "{}").await.unwrap_err();
+        assert_eq!(failed.0, Failure::Tls, "{failed:?}");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 fn notices(topics: &[Topic]) -> Notices {
