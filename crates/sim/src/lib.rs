@@ -19,6 +19,7 @@ pub mod node;
 pub mod oracle;
 pub mod partial;
 pub mod plain;
+pub mod records;
 pub mod relay;
 pub mod replayer;
 pub mod rng;

@@ -23,7 +23,10 @@ pub enum Msg {
     Pong,
     Lines(Bytes),
     HalfClose,
+    /// The answer to a half-close.
     Fin,
+    /// The process at the other end is gone, and had read all that had come.
+    Closed,
     Reset,
 }
 
@@ -88,7 +91,7 @@ impl World {
         if !of.open[to] {
             // A kernel that does not know the connection says so.
             let answers = of.open[1 - to] && self.hosts[node].process.is_some();
-            if answers && !matches!(msg, Msg::Reset | Msg::Fin) {
+            if answers && !matches!(msg, Msg::Reset | Msg::Fin | Msg::Closed) {
                 self.send(conn, 1 - to, Msg::Reset);
             }
             return;
@@ -123,6 +126,12 @@ impl World {
                 let event = if half_closed { store_link::Event::Fin } else { store_link::Event::PeerClosed };
                 self.end_plain(conn, link, event);
             }
+            // What was half-closed meanwhile gets a reset behind it, which the shell sees.
+            Msg::Closed if of.half_closed => self.close(conn, to, false),
+            Msg::Closed => {
+                let link = of.link;
+                self.end_plain(conn, link, store_link::Event::PeerClosed);
+            }
             Msg::Reset => self.close(conn, to, false),
         }
     }
@@ -149,8 +158,9 @@ impl World {
         let mut buffer = BytesMut::from(bytes);
         let frame = match wire::next_raw(&mut buffer).and_then(|raw| raw.map(wire::decode).transpose()) {
             Ok(Some(frame)) => frame,
-            Ok(None) | Err(_) => {
-                self.truth.violated("wire", || "a frame that was encoded cannot be decoded".to_owned());
+            Ok(None) => return,
+            Err(error) => {
+                self.truth.violated("wire", || format!("a frame that was encoded cannot be decoded: {error}"));
                 return;
             }
         };
@@ -399,8 +409,11 @@ impl World {
                 }
             }
         }
-        if !silently {
-            told.into_iter().for_each(|(conn, to)| self.send(conn, to, Msg::Reset));
+        for (conn, to) in told.into_iter().filter(|_| !silently) {
+            // A kernel says FIN for a store that had read all, else RST.
+            let plain = to == 0 && self.conns.get(&conn).is_some_and(|of| self.is_plain(of.link));
+            let says_fin = plain && conn.is_multiple_of(2);
+            self.send(conn, to, if says_fin { Msg::Closed } else { Msg::Reset });
         }
         let links: Vec<LinkId> = self.setup.dialed_by(node).collect();
         for link in links {
