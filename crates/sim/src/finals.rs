@@ -120,10 +120,10 @@ impl FinalNode {
     }
 
     fn open(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        let store = cx.disk.store.open();
+        let mut store = cx.disk.store.open();
         if self.journal.is_none() {
             let marks = cx.disk.witness.as_deref().map(decode_marks).unwrap_or_default();
-            self.journal = Some(Journal::open(&store, marks)?);
+            self.journal = Some(Journal::open(&mut store, marks)?);
         }
         self.store = Some(store);
         Ok(())

@@ -35,7 +35,7 @@ pub mod world;
 pub use run::{Plan, Report, run};
 
 /// The deliberate faults in the machines (`engine::mutants`), each of which some seed must notice.
-pub const MUTANTS: [&str; 33] = [
+pub const MUTANTS: [&str; 34] = [
     "no_dedupe",
     "retired_forgotten",
     "included_not_in_checkpoint",
@@ -67,6 +67,7 @@ pub const MUTANTS: [&str; 33] = [
     "released_is_delivered",
     "life_ignored",
     "floor_ignored",
+    "no_sync_at_open",
     "head_jumps",
     "log_head_too_far",
 ];

@@ -9,6 +9,7 @@ use engine::time::Mono;
 use engine::wire::{self, Frame};
 
 use crate::node::{Plain, Port};
+use crate::sender::LINGER;
 use crate::setup::{LinkId, LinkKind, NodeId};
 use crate::world::{Event, World};
 
@@ -41,6 +42,8 @@ pub struct Conn {
     alive: [Mono; 2],
     pinged: [Mono; 2],
     half_closed: bool,
+    /// When the end that dialled was closed.
+    closed_at: Option<Mono>,
 }
 
 impl World {
@@ -111,6 +114,8 @@ impl World {
             Msg::Ping => self.send(conn, 1 - to, Msg::Pong),
             Msg::Pong => self.note_alive(conn, to),
             Msg::Frame(bytes) => self.frame(conn, to, &bytes),
+            // A sender counts on it that bytes of a connection that it has lost are gone by then.
+            Msg::Lines(_) if of.closed_at.is_some_and(|at| self.now.since(at) >= LINGER) => {}
             Msg::Lines(bytes) => {
                 self.trace.bytes(&bytes);
                 self.call(node, |process, cx| process.node().lines(cx, &bytes));
@@ -144,8 +149,10 @@ impl World {
     }
 
     fn end_plain(&mut self, conn: u64, link: LinkId, event: store_link::Event) {
+        let now = self.now;
         if let Some(of) = self.conns.get_mut(&conn) {
             of.open[0] = false;
+            of.closed_at.get_or_insert(now);
         }
         if self.dials[link].conn == Some(conn) {
             self.dials[link].conn = None;
@@ -325,6 +332,7 @@ impl World {
             alive: [now; 2],
             pinged: [now; 2],
             half_closed: false,
+            closed_at: None,
         };
         self.conns.insert(conn, made);
         self.dials[link].conn = Some(conn);
@@ -360,8 +368,10 @@ impl World {
             }
             (Plain::Abort, Some(conn)) => {
                 self.dials[link].conn = None;
+                let now = self.now;
                 if let Some(of) = self.conns.get_mut(&conn).filter(|of| of.open[0]) {
                     of.open[0] = false;
+                    of.closed_at = Some(now);
                     self.send(conn, 1, Msg::Reset);
                 }
             }
@@ -405,6 +415,7 @@ impl World {
             for (side, end) in [link.dialer, link.acceptor].into_iter().enumerate() {
                 if end == node && of.open[side] {
                     of.open[side] = false;
+                    of.closed_at = if side == 0 { Some(self.now) } else { of.closed_at };
                     told.push((*id, 1 - side));
                 }
             }
