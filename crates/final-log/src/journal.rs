@@ -68,9 +68,15 @@ pub struct Journal {
 impl Journal {
     /// From what a store holds. `marks`: what the witness file says.
     ///
+    /// What is read is synced first: a process that was killed may have left writes in the kernel only, and whoever
+    /// recovers from them answers "included already" without a write of its own. A power cut must not take that back.
+    ///
     /// # Errors
-    /// When the store cannot be read at all; damage is passed over.
-    pub fn open(store: &dyn Store, marks: BTreeMap<u16, Mark>) -> Result<Journal, StoreError> {
+    /// When the store cannot be synced, or read at all; damage is passed over.
+    pub fn open(store: &mut dyn Store, marks: BTreeMap<u16, Mark>) -> Result<Journal, StoreError> {
+        if !engine::mutant!("no_sync_at_open") {
+            store.sync()?;
+        }
         let head = head(store)?;
         let mut live = VecDeque::new();
         store.salvage(&keys::log_key(head), &keys::log_key(u64::MAX), &mut |key, bytes| {
@@ -262,7 +268,7 @@ mod tests {
     fn the_head_goes_as_far_as_every_partition_lets_it_and_survives_a_restart() {
         let disk = MemDisk::new(1 << 20);
         let mut store = disk.open();
-        let mut journal = Journal::open(&store, BTreeMap::new()).expect("an empty store");
+        let mut journal = Journal::open(&mut store, BTreeMap::new()).expect("an empty store");
         write(&mut journal, &mut store, vec![record(0, 0), record(1, 0), record(0, 1)]);
         let covers = |partition, from| Append {
             covers: Some((partition, from, UnixSeconds(0))),
@@ -274,7 +280,7 @@ mod tests {
         write(&mut journal, &mut store, vec![covers(1, 1)]);
         assert_eq!(journal.head(), 3);
         write(&mut journal, &mut store, vec![record(0, 2)]);
-        let again = Journal::open(&store, BTreeMap::new()).expect("reads");
+        let again = Journal::open(&mut store, BTreeMap::new()).expect("reads");
         assert_eq!((again.head(), again.next), (3, 4));
         let mut left = Vec::new();
         store
@@ -290,7 +296,7 @@ mod tests {
     fn a_head_that_was_not_written_is_written_with_the_next_try_or_alone() {
         let disk = MemDisk::new(1 << 20);
         let mut store = disk.open();
-        let mut journal = Journal::open(&store, BTreeMap::new()).expect("an empty store");
+        let mut journal = Journal::open(&mut store, BTreeMap::new()).expect("an empty store");
         let covers = Append { covers: Some((0, 2, UnixSeconds(0))), ..Append::default() };
         write(&mut journal, &mut store, vec![record(0, 0), record(0, 1), covers]);
         // A write that fails: its batches are made again.
@@ -309,6 +315,20 @@ mod tests {
         journal.forget(&mut store, 1).expect("forgets");
         assert!(!holds_head(&journal.batches(&more)) && journal.head_to_write().is_none());
         assert_eq!(head(&store).expect("reads"), 2);
+    }
+
+    /// Found by the simulator (seed 930): kill -9, a start, "included already", and then the power goes.
+    #[test]
+    fn what_a_killed_process_left_unsynced_is_durable_once_it_was_read() {
+        let disk = MemDisk::new(1 << 20);
+        let mut batch = WriteBatch::new();
+        batch.put(&keys::log_key(0), &[1; 12]);
+        disk.open().write(&batch).expect("room");
+        let mut store = disk.open();
+        let journal = Journal::open(&mut store, BTreeMap::new()).expect("reads");
+        disk.crash();
+        assert_eq!(journal.next, 1);
+        assert!(disk.open().get(&keys::log_key(0)).expect("reads").is_some());
     }
 
     #[test]

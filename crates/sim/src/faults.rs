@@ -18,6 +18,9 @@ use crate::setup::{LinkId, LinkKind, NodeId, Role, Setup};
 use crate::truth::Fate;
 use crate::world::{Event, Process, World};
 
+/// Seconds; more than any clock is wrong otherwise.
+const AHEAD: i64 = 30;
+
 /// One thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -250,6 +253,8 @@ impl World {
             Fault::RollBack { node, down_ms } => {
                 if let Some(old) = self.hosts[node].snapshot.take() {
                     self.doubt_disk(node);
+                    // Its clock has not gone back as well: with both nobody could tell its lives apart but by the nonce.
+                    self.hosts[node].skew = AHEAD;
                     self.fell(node, down_ms, true, |disk, _| *disk = old);
                 }
             }
@@ -280,7 +285,11 @@ impl World {
             }
             Fault::Pause { node, ms } => self.hosts[node].paused_until = self.now + Duration::from_millis(ms),
             Fault::Panic { node, which } => self.panics(node, which),
-            Fault::Skew { node, seconds } => self.hosts[node].skew = seconds,
+            Fault::Skew { node, seconds } => {
+                if self.hosts[node].process.is_some() {
+                    self.hosts[node].skew = seconds;
+                }
+            }
             Fault::Disk { node, nth, writes, kind } => self.hosts[node].disk.store.set_faults(plan(nth, writes, kind)),
             Fault::Damage { node, pick } => self.damage(node, pick),
             Fault::Operator { node, what } => self.order(node, what),

@@ -19,6 +19,7 @@ pub mod node;
 pub mod oracle;
 pub mod partial;
 pub mod plain;
+pub mod records;
 pub mod relay;
 pub mod replayer;
 pub mod rng;
@@ -34,7 +35,7 @@ pub mod world;
 pub use run::{Plan, Report, run};
 
 /// The deliberate faults in the machines (`engine::mutants`), each of which some seed must notice.
-pub const MUTANTS: [&str; 33] = [
+pub const MUTANTS: [&str; 34] = [
     "no_dedupe",
     "retired_forgotten",
     "included_not_in_checkpoint",
@@ -66,6 +67,7 @@ pub const MUTANTS: [&str; 33] = [
     "released_is_delivered",
     "life_ignored",
     "floor_ignored",
+    "no_sync_at_open",
     "head_jumps",
     "log_head_too_far",
 ];

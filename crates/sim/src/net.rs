@@ -9,6 +9,7 @@ use engine::time::Mono;
 use engine::wire::{self, Frame};
 
 use crate::node::{Plain, Port};
+use crate::sender::LINGER;
 use crate::setup::{LinkId, LinkKind, NodeId};
 use crate::world::{Event, World};
 
@@ -23,7 +24,10 @@ pub enum Msg {
     Pong,
     Lines(Bytes),
     HalfClose,
+    /// The answer to a half-close.
     Fin,
+    /// The process at the other end is gone, and had read all that had come.
+    Closed,
     Reset,
 }
 
@@ -38,6 +42,8 @@ pub struct Conn {
     alive: [Mono; 2],
     pinged: [Mono; 2],
     half_closed: bool,
+    /// When the end that dialled was closed.
+    closed_at: Option<Mono>,
 }
 
 impl World {
@@ -88,7 +94,7 @@ impl World {
         if !of.open[to] {
             // A kernel that does not know the connection says so.
             let answers = of.open[1 - to] && self.hosts[node].process.is_some();
-            if answers && !matches!(msg, Msg::Reset | Msg::Fin) {
+            if answers && !matches!(msg, Msg::Reset | Msg::Fin | Msg::Closed) {
                 self.send(conn, 1 - to, Msg::Reset);
             }
             return;
@@ -108,6 +114,8 @@ impl World {
             Msg::Ping => self.send(conn, 1 - to, Msg::Pong),
             Msg::Pong => self.note_alive(conn, to),
             Msg::Frame(bytes) => self.frame(conn, to, &bytes),
+            // A sender counts on it that bytes of a connection that it has lost are gone by then.
+            Msg::Lines(_) if of.closed_at.is_some_and(|at| self.now.since(at) >= LINGER) => {}
             Msg::Lines(bytes) => {
                 self.trace.bytes(&bytes);
                 self.call(node, |process, cx| process.node().lines(cx, &bytes));
@@ -123,6 +131,12 @@ impl World {
                 let event = if half_closed { store_link::Event::Fin } else { store_link::Event::PeerClosed };
                 self.end_plain(conn, link, event);
             }
+            // What was half-closed meanwhile gets a reset behind it, which the shell sees.
+            Msg::Closed if of.half_closed => self.close(conn, to, false),
+            Msg::Closed => {
+                let link = of.link;
+                self.end_plain(conn, link, store_link::Event::PeerClosed);
+            }
             Msg::Reset => self.close(conn, to, false),
         }
     }
@@ -135,8 +149,10 @@ impl World {
     }
 
     fn end_plain(&mut self, conn: u64, link: LinkId, event: store_link::Event) {
+        let now = self.now;
         if let Some(of) = self.conns.get_mut(&conn) {
             of.open[0] = false;
+            of.closed_at.get_or_insert(now);
         }
         if self.dials[link].conn == Some(conn) {
             self.dials[link].conn = None;
@@ -149,8 +165,9 @@ impl World {
         let mut buffer = BytesMut::from(bytes);
         let frame = match wire::next_raw(&mut buffer).and_then(|raw| raw.map(wire::decode).transpose()) {
             Ok(Some(frame)) => frame,
-            Ok(None) | Err(_) => {
-                self.truth.violated("wire", || "a frame that was encoded cannot be decoded".to_owned());
+            Ok(None) => return,
+            Err(error) => {
+                self.truth.violated("wire", || format!("a frame that was encoded cannot be decoded: {error}"));
                 return;
             }
         };
@@ -315,6 +332,7 @@ impl World {
             alive: [now; 2],
             pinged: [now; 2],
             half_closed: false,
+            closed_at: None,
         };
         self.conns.insert(conn, made);
         self.dials[link].conn = Some(conn);
@@ -350,8 +368,10 @@ impl World {
             }
             (Plain::Abort, Some(conn)) => {
                 self.dials[link].conn = None;
+                let now = self.now;
                 if let Some(of) = self.conns.get_mut(&conn).filter(|of| of.open[0]) {
                     of.open[0] = false;
+                    of.closed_at = Some(now);
                     self.send(conn, 1, Msg::Reset);
                 }
             }
@@ -395,12 +415,16 @@ impl World {
             for (side, end) in [link.dialer, link.acceptor].into_iter().enumerate() {
                 if end == node && of.open[side] {
                     of.open[side] = false;
+                    of.closed_at = if side == 0 { Some(self.now) } else { of.closed_at };
                     told.push((*id, 1 - side));
                 }
             }
         }
-        if !silently {
-            told.into_iter().for_each(|(conn, to)| self.send(conn, to, Msg::Reset));
+        for (conn, to) in told.into_iter().filter(|_| !silently) {
+            // A kernel says FIN for a store that had read all, else RST.
+            let plain = to == 0 && self.conns.get(&conn).is_some_and(|of| self.is_plain(of.link));
+            let says_fin = plain && conn.is_multiple_of(2);
+            self.send(conn, to, if says_fin { Msg::Closed } else { Msg::Reset });
         }
         let links: Vec<LinkId> = self.setup.dialed_by(node).collect();
         for link in links {

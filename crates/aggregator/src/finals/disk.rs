@@ -52,12 +52,12 @@ impl Disk {
     /// Opens the store anew; who still holds the old handle is fenced.
     pub(crate) fn open(&mut self) -> Result<(), StoreError> {
         self.store = None;
-        let (store, is_new, repairs) = (self.opener.open)()?;
+        let (mut store, is_new, repairs) = (self.opener.open)()?;
         self.repairs.extend(repairs);
         if self.journal.is_none() {
             let marks = self.opener.witness.as_ref().and_then(|witness| witness.read());
             let marks = marks.map(|bytes| decode_marks(&bytes)).unwrap_or_default();
-            self.journal = Some(Journal::open(store.as_ref(), marks)?);
+            self.journal = Some(Journal::open(store.as_mut(), marks)?);
         } else if is_new {
             self.births += 1;
         }

@@ -196,6 +196,10 @@ impl Log {
     /// The connection is gone and its data may be lost: all of it is owed again, in order. With `reassert_due` it is
     /// also sent once more after that moment, because bytes of the lost connection may still reach the store till then.
     pub(super) fn lose(&mut self, reassert_due: Option<Mono>) {
+        if mutant!("not_sent_again") {
+            (self.handed, self.is_touched) = (self.written, false);
+            return;
+        }
         // The hand counts: a block may have reached the store in part.
         let was_touched = std::mem::take(&mut self.is_touched);
         if let Some(due) = reassert_due.filter(|_| was_touched && !mutant!("no_reassert")) {
@@ -210,10 +214,6 @@ impl Log {
                 self.books.in_flight += points;
                 self.books.resent += points;
             }
-        }
-        if mutant!("not_sent_again") {
-            self.handed = self.written;
-            return;
         }
         self.written = self.unreceipted;
         self.handed = self.unreceipted;
