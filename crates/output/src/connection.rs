@@ -106,7 +106,8 @@ impl Connection {
             return Next::Do(command);
         }
         if held.link.phase() == Phase::Drained {
-            return Next::Ended;
+            // Drained to the spill before the worker itself was asked to stop: it ends only then, or it would be restarted.
+            return if is_stopping { Next::Ended } else { Next::Wait { until: now + LOOK_INTERVAL } };
         }
         if self.hand.is_empty() {
             held.link.next_to_write(now, HAND_BYTES, HAND_BLOCKS, &mut self.pulled);
