@@ -41,7 +41,7 @@ impl System {
             System::Forwarder => "plain forwarder",
             System::Spillway => "spillway",
             System::Journal => "spillway, journal",
-            System::Tls => "spillway, links over TLS",
+            System::Tls => "spillway, TLS",
             System::CarbonCRelay => "carbon-c-relay",
         }
     }

@@ -171,7 +171,15 @@ fn plain_and_encrypted_nodes_tell_each_other_what_would_be_right() {
 /// Lines through `openssl s_client`, with a certificate if `shown`. What it said.
 fn openssl(to: SocketAddr, dir: &Path, shown: bool, lines: &str) -> String {
     let mut command = Command::new("openssl");
-    command.args(["s_client", "-brief", "-verify_return_error", "-verify_hostname", "relay-1", "-CAfile"]);
+    command.args([
+        "s_client",
+        "-brief",
+        "-nocommands",
+        "-verify_return_error",
+        "-verify_hostname",
+        "relay-1",
+        "-CAfile",
+    ]);
     command.arg(dir.join("tls/ca.pem")).args(["-connect", &to.to_string()]);
     if shown {
         command.arg("-cert").arg(dir.join("tls/relay-1.pem")).arg("-key").arg(dir.join("tls/relay-1.key"));
