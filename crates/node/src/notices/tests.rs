@@ -110,6 +110,8 @@ async fn an_endpoint_of_https_is_told_if_who_vouches_for_it_is_trusted_and_its_n
     let own = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
     std::fs::write(directory.join("own.pem"), own.pem()).unwrap();
     std::fs::write(directory.join("own.key"), key.serialize_pem()).unwrap();
+    let only_mine = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(directory.join("own.key"), only_mine).unwrap();
     let path = |file: &str| directory.join(file).display().to_string();
     let file = |port: u16, host: &str, authority: &str| {
         let text = format!(
