@@ -147,7 +147,10 @@ impl RelayNode {
                 cx.truth.visit("relay dropped");
                 Fate::Dropped
             };
-            cx.truth.set_fate(id, fate);
+            // A record that was damaged meanwhile stays in doubt.
+            if cx.truth.batches.get(&id).is_some_and(|sealed| sealed.fate == Fate::Held) {
+                cx.truth.set_fate(id, fate);
+            }
         }
         let books = self.machine.books();
         let dropped: u64 = books.dropped.values().sum();

@@ -148,7 +148,7 @@ impl Replay {
         fresh.meter = self.meter.clone();
         fresh.next_number = self.next_number;
         for (relay, old) in fresh.sources.iter_mut().zip(&self.sources) {
-            relay.heard = old.heard;
+            (relay.heard, relay.life) = (old.heard, old.life);
         }
         for (key, lane) in &self.lanes {
             let mut books = lane.books.clone();

@@ -223,6 +223,16 @@ fn what_another_life_of_a_relay_lent_settles_nothing_in_this_one() {
     balanced(&replay);
 }
 
+/// Found by the simulator (seed 1702).
+#[test]
+fn a_machine_that_was_put_right_still_knows_whose_life_its_lanes_are_of() {
+    let mut replay = replay();
+    replay.recover();
+    replay.source_up(0, 2);
+    replay.receiver_up(at(1), 0, 10_000);
+    assert_eq!(replay.next_request(at(1), 0), None, "the lanes of life 2 are not known yet");
+}
+
 #[test]
 fn leases_run_out_and_records_that_come_twice_count_once() {
     let mut replay = replay();
