@@ -142,6 +142,11 @@ async fn an_endpoint_of_https_is_told_if_who_vouches_for_it_is_trusted_and_its_n
         }
     });
     assert_eq!(post::post(&good.notify[0], "{}").await, Ok(()));
+    let machines = "/etc/ssl/certs/ca-certificates.crt";
+    if std::path::Path::new(machines).exists() {
+        let (failure, said) = post::post(&file(port, "localhost", machines).notify[0], "{}").await.unwrap_err();
+        assert!(failure == Failure::Tls && !said.contains(machines), "the list itself can be used: {said}");
+    }
     for (host, authority) in
         [("127.0.0.1", path("ca.pem")), ("localhost", path("own.pem")), ("localhost", path("nothing"))]
     {
