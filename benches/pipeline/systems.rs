@@ -146,7 +146,7 @@ const RULE: &str = "[[route]]\nglob = \"**\"\nto = [\"aggregate\"]\n\n[[rule]]\n
 
 /// Spills and replays as soon and as fast as it can.
 const QUICK: &str =
-    "[send]\nack_timeout = \"1s\"\n\n[replay]\nrate = \"1000000000/s\"\nstart = \"rate\"\nadaptive = false\n";
+    "[send]\nack_timeout = \"1s\"\n\n[replay]\nrate = \"100000000/s\"\nstart = \"rate\"\nadaptive = false\n";
 
 fn spillway(system: System, shape: Shape, sinks: &[SocketAddr], dir: &Path) -> Result<Running, String> {
     let mut cluster = match shape {
