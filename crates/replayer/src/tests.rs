@@ -260,6 +260,11 @@ impl World {
         world
     }
 
+    /// The relay has spilled so many batches for the aggregators.
+    fn spilled(&self, batches: u64) {
+        locked(&self.relay.state).spill = (0..batches).map(|ordinal| (Ticket { lane: 0, ordinal }, false)).collect();
+    }
+
     fn start(&mut self) {
         let me = self.config.node("replayer-1").unwrap();
         self.running = Some(start(&self.config, me, self.clock).unwrap());
@@ -315,12 +320,13 @@ fn nowhere() -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_is_replayed_settled_and_counted() {
-    let world = World::new("backlog", 300, "rate = \"10000000/s\"", nowhere()).await;
+    let world = World::new("backlog", 0, "rate = \"10000000/s\"", nowhere()).await;
     {
         let mut state = locked(&world.partial.state);
         state.refuse.insert(7, NackReason::TooOld);
         state.refuse.insert(8, NackReason::Poison);
     }
+    world.spilled(300);
     eventually(world.clock, "everything settled", || locked(&world.relay.state).spill.is_empty()).await;
     assert_eq!((world.done(Outcome::Delivered), world.done(Outcome::TooOld), world.done(Outcome::Poison)), (298, 1, 1));
     {
