@@ -93,7 +93,7 @@ impl Node {
     }
 
     fn on(disk: MemDisk, witness: Vec<u8>) -> (Node, Vec<Finding>) {
-        let store = disk.open();
+        let mut store = disk.open();
         let journal = Journal::open(&mut store, decode_marks(&witness)).expect("reads");
         let mark = journal.marks().get(&PARTITION).copied();
         let (partition, findings) = recovered(&store, mark);
