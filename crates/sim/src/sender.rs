@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engine::final_node::emit::{self, View};
-use engine::store_link::{Block, Command, Event, Overflow, Phase, Settings, StoreLink};
+use engine::store_link::{Block, Command, Event, Overflow, Phase, Receipts, Settings, StoreLink};
 use engine::time::Mono;
 
 use crate::node::{Cx, Plain};
@@ -81,6 +81,10 @@ impl Senders {
     pub fn tick(&mut self, cx: &mut Cx<'_>) {
         for sender in &mut self.all {
             sender.link.handle(cx.now, Event::Tick);
+            if sender.link.receipts() == Receipts::Unsupported {
+                cx.truth.visit("store without receipts");
+                cx.truth.without_receipts.insert(cx.setup.links[sender.to].index);
+            }
             if !sender.link.books().balance() {
                 cx.truth.violated("INV-1", || format!("books of a sender: {:?}", sender.link.books()));
             }
