@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use engine::final_node::emit::{self, Outlet, Outlets, Times};
 use engine::final_node::{Partition, record};
+use engine::rule::RuleSet;
 use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::watermarks::Watermarks;
-use engine::window::BlockId;
+use engine::window::{BlockId, Due};
 use engine::wire::{Flush, FlushReply, Frame, GroupReply, Hello, HelloOk, Lane, RefuseReason, Role};
 use final_log::journal::{Append, Journal, appends, decode_marks, encode_marks};
 use final_log::recover;
@@ -100,10 +101,12 @@ impl FinalNode {
     }
 
     /// Whether everything that came is decided, durable and emitted.
-    pub fn is_quiet(&mut self) -> bool {
+    pub fn is_quiet(&mut self, rules: &RuleSet) -> bool {
         let quiet = |owned: &mut Owned| {
             let waits = (0..self.senders.count()).any(|target| owned.partition.cursor().newest(target).is_some());
-            !waits && owned.partition.books().pending == 0
+            // A window that is open, or a correction that waits for its turn.
+            let due = owned.partition.windows().next_due(rules);
+            !waits && owned.partition.books().pending == 0 && due == Due::default()
         };
         self.owned.len() == self.mine.len() && self.owned.iter_mut().all(quiet) && self.senders.is_quiet()
     }

@@ -39,6 +39,8 @@ pub struct Conn {
     pub greeted: [bool; 2],
     /// When the last thing arrives at each side.
     last: [Mono; 2],
+    /// Something on its way to each side was held up until then, so nothing behind it comes sooner.
+    held: [Mono; 2],
     alive: [Mono; 2],
     pinged: [Mono; 2],
     half_closed: bool,
@@ -100,11 +102,12 @@ impl World {
             return;
         }
         let paused = Some(self.hosts[node].paused_until).filter(|until| *until > self.now);
-        if let Some(until) = self.cut_until(from, node).or(paused) {
+        let until = self.cut_until(from, node).or(paused).map(|until| until + Duration::from_micros(10));
+        if let Some(at) = until.max(Some(of.held[to]).filter(|held| *held > self.now)) {
             // What comes behind it must not overtake it.
-            let at = until + Duration::from_micros(10);
             if let Some(of) = self.conns.get_mut(&conn) {
                 of.last[to] = of.last[to].max(at);
+                of.held[to] = of.held[to].max(at);
             }
             self.plan(at, Event::Deliver { conn, to, msg });
             return;
@@ -329,6 +332,7 @@ impl World {
             open: [true; 2],
             greeted: [plain; 2],
             last: [now; 2],
+            held: [now; 2],
             alive: [now; 2],
             pinged: [now; 2],
             half_closed: false,
