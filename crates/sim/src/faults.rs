@@ -253,8 +253,11 @@ impl World {
             Fault::RollBack { node, down_ms } => {
                 if let Some(old) = self.hosts[node].snapshot.take() {
                     self.doubt_disk(node);
-                    // Its clock has not gone back as well: with both nobody could tell its lives apart but by the nonce.
-                    self.hosts[node].skew = AHEAD;
+                    // Its clock has not gone back as well, and the same second does not come twice: otherwise nobody
+                    // could tell its lives apart but by the nonce.
+                    let host = &mut self.hosts[node];
+                    host.roll_backs += 1;
+                    host.skew = AHEAD + 2 * host.roll_backs;
                     self.fell(node, down_ms, true, |disk, _| *disk = old);
                 }
             }

@@ -56,6 +56,8 @@ pub struct Host {
     pub disk: Disk,
     /// Seconds that its clock is wrong.
     pub skew: i64,
+    /// How often its data directory was rolled back.
+    pub roll_backs: i64,
     pub paused_until: Mono,
     /// What its disk held at some time.
     pub snapshot: Option<Disk>,
@@ -112,6 +114,7 @@ impl World {
             life: 0,
             disk: Disk::default(),
             skew: 0,
+            roll_backs: 0,
             paused_until: Mono::ZERO,
             snapshot: None,
             rng: rng.fork(),
