@@ -97,8 +97,11 @@ fn drill_cursor_expired_gaps_are_exact_and_the_replay_goes_on() {
         let total = counted(&sink);
         when(total + missing == sent.lines, (total, missing, sent.lines))
     });
-    let replayer = fleet.api("replayer-1").replay().expect("an answer");
-    assert!(replayer.sources.iter().all(|source| source.pending_points == 0), "{replayer:?}");
+    // A relay tells its replayers once a second what is left.
+    eventually(CATCH_UP, "the replayer to have heard that nothing is left", || {
+        let replayer = fleet.api("replayer-1").replay()?;
+        when(replayer.sources.iter().all(|source| source.pending_points == 0), replayer)
+    });
     assert_eq!(fleet.layer(Layer::Replayer).len(), 1);
     fleet.end();
 }
