@@ -82,8 +82,8 @@ impl Day {
         self.injured.insert(node.to_owned(), what);
         let api = self.fleet.api(node);
         eventually(SOON, &format!("{node} to be {}", what.word()), || {
-            let said = crate::word(&api.health()?.0.verdict);
-            when(said == what.word(), said)
+            let said = api.health()?.0.verdict;
+            when(said.as_str() == what.word(), said.as_str())
         });
         self.say(&format!("{node} is {} ({} ms after it was asked for)", what.word(), since.elapsed().as_millis()));
     }

@@ -36,7 +36,7 @@ mod stuck_state;
 
 use std::time::Duration;
 
-use admin_api::{Ledger, Verdict};
+use admin_api::Ledger;
 use testkit::{Cluster, Expected, Feed, Feeding, Fleet, Keep, Layer, Oracle, Sent, Sink, eventually, growth, mix};
 
 /// Long enough for anything that should happen soon on a machine that is busy with something else too.
@@ -160,17 +160,6 @@ fn feeds(fleet: &Fleet, rate: u64) -> Vec<Feeding> {
 /// How much `count` grows per second, measured over `time`.
 fn rate_of(time: Duration, mut count: impl FnMut() -> u64) -> f64 {
     growth(time, || Ok::<u64, std::convert::Infallible>(count())).unwrap_or_else(|never| match never {})
-}
-
-/// The word for a verdict, as `status` has it.
-fn word(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Starting => "starting",
-        Verdict::Ready => "ready",
-        Verdict::Overloaded { .. } => "overloaded",
-        Verdict::Degraded { .. } => "degraded",
-        Verdict::Draining => "draining",
-    }
 }
 
 /// `Ok` when `holds`, else what was seen instead: for `eventually`.

@@ -25,7 +25,7 @@ pub struct PoolStatus {
 }
 
 /// One node of a pool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolNode {
     pub node: String,
     /// Whether it gets traffic from this node.

@@ -80,6 +80,19 @@ pub enum Verdict {
     Draining,
 }
 
+impl Verdict {
+    /// The word in JSON, in `status` and in labels.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Verdict::Starting => "starting",
+            Verdict::Ready => "ready",
+            Verdict::Overloaded { .. } => "overloaded",
+            Verdict::Degraded { .. } => "degraded",
+            Verdict::Draining => "draining",
+        }
+    }
+}
+
 /// `/v1/health`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {

@@ -48,7 +48,7 @@ impl Keys {
         for shelf in shelves.iter_mut() {
             shelf.refresh();
             // All of them, so that the time tells nothing of which one it was.
-            let found = shelf.tokens.iter().fold(Choice::from(0), |found, token| found | token.is(shown));
+            let found = shelf.tokens.iter().fold(Choice::from(0), |found, token| found | token.matches(shown));
             if bool::from(found) {
                 highest = highest.max(Some(shelf.role));
             }

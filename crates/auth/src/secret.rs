@@ -9,7 +9,8 @@ use subtle::{Choice, ConstantTimeEq as _};
 pub struct Secret(Box<str>);
 
 impl Secret {
-    pub(crate) fn new(text: &str) -> Secret {
+    /// Of this text.
+    pub fn new(text: &str) -> Secret {
         Secret(text.into())
     }
 
@@ -19,7 +20,12 @@ impl Secret {
     }
 
     /// Whether `shown` is this token, in a time that tells nothing of where they differ; only whether the length does.
-    pub(crate) fn is(&self, shown: &[u8]) -> Choice {
+    pub fn is(&self, shown: &[u8]) -> bool {
+        self.matches(shown).into()
+    }
+
+    /// The same, to be put together with others before anybody looks.
+    pub(crate) fn matches(&self, shown: &[u8]) -> Choice {
         self.0.as_bytes().ct_eq(shown)
     }
 }

@@ -210,15 +210,7 @@ mod tests {
         let node = |(name, eligible): &(&str, bool)| PoolNode {
             node: (*name).to_owned(),
             eligible: *eligible,
-            standing: String::new(),
-            why: String::new(),
-            verdict: None,
-            clean_seconds: None,
-            ack_ms: None,
-            queue_ms: None,
-            canaries_acked: 0,
-            canaries_failed: 0,
-            ejections: 0,
+            ..PoolNode::default()
         };
         PoolStatus {
             layer: "partial".into(),

@@ -215,17 +215,14 @@ pub(crate) fn rank(verdict: &Verdict) -> u8 {
 }
 
 pub(crate) fn words(verdict: &Verdict) -> (&'static str, String) {
-    match verdict {
-        Verdict::Starting => ("starting", String::new()),
-        Verdict::Ready => ("ready", String::new()),
+    let reason = match verdict {
+        Verdict::Starting | Verdict::Ready | Verdict::Draining => String::new(),
         Verdict::Overloaded { queue_bytes, lag_ms } => {
-            ("overloaded", format!("{queue_bytes} bytes queued, {} behind", millis(*lag_ms)))
+            format!("{queue_bytes} bytes queued, {} behind", millis(*lag_ms))
         }
-        Verdict::Degraded { worker, restarts, error } => {
-            ("degraded", format!("worker {worker}, {restarts} restarts: {error}"))
-        }
-        Verdict::Draining => ("draining", String::new()),
-    }
+        Verdict::Degraded { worker, restarts, error } => format!("worker {worker}, {restarts} restarts: {error}"),
+    };
+    (verdict.as_str(), reason)
 }
 
 fn worker_row(node: &str, worker: &WorkerStatus) -> [String; 7] {

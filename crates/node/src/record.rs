@@ -74,7 +74,7 @@ pub fn record_peers(telemetry: &Telemetry, peers: &[PeerStatus]) {
 /// What the node says of itself: verdict, age, memory, build.
 pub fn record_self(telemetry: &Telemetry, verdict: &Verdict, uptime: Duration) {
     for word in VERDICTS {
-        let is = u64::from(word == verdict_word(verdict));
+        let is = u64::from(word == verdict.as_str());
         set_gauge(telemetry, Metric::VerdictState, &[("verdict", word.to_owned())], is);
     }
     telemetry.gauge(Metric::Uptime, &[]).set(uptime.as_secs_f64());
@@ -86,16 +86,6 @@ pub fn record_self(telemetry: &Telemetry, verdict: &Verdict, uptime: Duration) {
 }
 
 const VERDICTS: [&str; 5] = ["starting", "ready", "overloaded", "degraded", "draining"];
-
-fn verdict_word(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Starting => "starting",
-        Verdict::Ready => "ready",
-        Verdict::Overloaded { .. } => "overloaded",
-        Verdict::Degraded { .. } => "degraded",
-        Verdict::Draining => "draining",
-    }
-}
 
 #[cfg(test)]
 mod tests {

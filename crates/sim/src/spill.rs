@@ -320,22 +320,13 @@ impl Spiller {
         let meta = self.meta(ticket)?;
         let value = self.value(ticket)?;
         let Some(session) = &mut self.session else { return Ok(()) };
-        let lost = match outcome {
-            Outcome::Released => {
-                session.spill.release(ticket);
-                return Ok(());
-            }
-            Outcome::Delivered => None,
-            Outcome::TooOld => Some(Lost::TooOld),
-            Outcome::Poison => Some(Lost::Poison),
-            Outcome::BadChecksum => Some(Lost::BadChecksum),
-            Outcome::DuplicateSender => Some(Lost::DuplicateSender),
-        };
-        let Some(meta) = meta else {
-            if session.spill.is_pending(ticket) {
-                session.spill.check(ticket.lane);
-            }
+        if outcome == Outcome::Released {
             session.spill.release(ticket);
+            return Ok(());
+        }
+        let lost = Lost::of(outcome);
+        let Some(meta) = meta else {
+            session.spill.release_unread(ticket);
             return Ok(());
         };
         let settled = match lost {

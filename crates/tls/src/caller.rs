@@ -49,12 +49,9 @@ impl Caller {
             return Ok(Caller::plain());
         }
         let is_mutual = mode == TlsMode::Mutual;
-        let keys = keys.filter(|keys| config_of(keys, is_mutual).is_some());
-        let keys = keys.ok_or_else(|| {
-            let needs = if is_mutual { "an authority, a certificate and its key" } else { "an authority" };
-            TlsError::Config(format!("`{}` = \"{}\" needs {needs}", port.as_str(), mode.as_str()))
-        })?;
-        Ok(Caller { guarded: Some(Arc::new(Guarded { keys: Arc::clone(keys), is_mutual, port })) })
+        let needs = if is_mutual { "an authority, a certificate and its key" } else { "an authority" };
+        let keys = Keys::for_port(keys, |keys| config_of(keys, is_mutual).is_some(), (port, mode), needs)?;
+        Ok(Caller { guarded: Some(Arc::new(Guarded { keys, is_mutual, port })) })
     }
 
     /// Whether connections are encrypted.

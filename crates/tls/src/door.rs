@@ -59,11 +59,9 @@ impl Door {
             return Ok(Door::plain());
         }
         let is_mutual = mode == TlsMode::Mutual;
-        let keys = keys.filter(|keys| config_of(keys, is_mutual).is_some());
-        let keys = keys.ok_or_else(|| {
-            TlsError::Config(format!("`{}` = \"{}\" needs a certificate and its key", port.as_str(), mode.as_str()))
-        })?;
-        let guarded = Guarded { keys: Arc::clone(keys), is_mutual, port, turns: Semaphore::new(AT_ONCE) };
+        let needs = "a certificate and its key";
+        let keys = Keys::for_port(keys, |keys| config_of(keys, is_mutual).is_some(), (port, mode), needs)?;
+        let guarded = Guarded { keys, is_mutual, port, turns: Semaphore::new(AT_ONCE) };
         Ok(Door { guarded: Some(Arc::new(guarded)) })
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use config::Tls;
+use config::{Tls, TlsMode};
 
 use crate::material::{Files, Mark, Material};
 use crate::tally::{Port, Side, Tally};
@@ -82,6 +82,20 @@ pub(crate) enum Look {
 }
 
 impl Keys {
+    /// Keys that serve a port, for a door or a caller. `serves`: whether they have what its mode takes; `needs`: what that is.
+    ///
+    /// # Errors
+    /// When they have not, or there are none.
+    pub(crate) fn for_port(
+        keys: Option<&Arc<Keys>>,
+        serves: impl Fn(&Keys) -> bool,
+        (port, mode): (Port, TlsMode),
+        needs: &str,
+    ) -> Result<Arc<Keys>, TlsError> {
+        let serving = keys.filter(|keys| serves(keys)).map(Arc::clone);
+        serving.ok_or_else(|| TlsError::Config(format!("`{}` = \"{}\" needs {needs}", port.as_str(), mode.as_str())))
+    }
+
     /// Reads the files of `node` as `tls` names them. What `tls` leaves out is not there, see [`config::Tls`].
     ///
     /// # Errors

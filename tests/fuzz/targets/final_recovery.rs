@@ -4,10 +4,13 @@
 //! The input is a list of damages, six bytes each, to what the store holds of one partition.
 #![no_main]
 
+mod damage;
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use damage::change;
 use engine::batch::BatchId;
 use engine::deltas::{Deltas, KeyTable};
 use engine::final_node::{Books, Found, Mark, Partition, Snapshots, keys};
@@ -130,19 +133,6 @@ impl Disk {
         };
         let gone: Vec<Vec<u8>> = kv.keys().filter(|key| is_alone(key, kv)).cloned().collect();
         gone.iter().for_each(|key| drop(kv.remove(key)));
-    }
-}
-
-fn change(bytes: &mut Vec<u8>, how: u8, at: usize, byte: u8) {
-    let at = at % bytes.len().max(1);
-    match how % 4 {
-        0 => bytes.truncate(at),
-        1 => bytes.push(byte),
-        _ => {
-            if let Some(old) = bytes.get_mut(at) {
-                *old = byte;
-            }
-        }
     }
 }
 

@@ -4,10 +4,13 @@
 //! The input is a list of damages, six bytes each, to the store of one relay: what, where, and with which byte.
 #![no_main]
 
+mod damage;
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use damage::change;
 use engine::batch::{Builder, Claim, Incarnation, PartitionSet, Versions};
 use engine::spill::{Entry, LaneView, LoadError, Lost, Offered, Op, Spill, Why};
 use engine::time::{Mono, UnixSeconds};
@@ -75,19 +78,6 @@ impl Disk {
             (1, _) => drop(self.keys.split_off(&key)),
             (2..6, Some(value)) if is_record => change(value, what / 8, at, byte),
             _ => drop(self.keys.remove(&key)),
-        }
-    }
-}
-
-fn change(bytes: &mut Vec<u8>, how: u8, at: usize, byte: u8) {
-    let at = at % bytes.len().max(1);
-    match how % 4 {
-        0 => bytes.truncate(at),
-        1 => bytes.push(byte),
-        _ => {
-            if let Some(old) = bytes.get_mut(at) {
-                *old = byte;
-            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use auth::Secret;
 use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Method, StatusCode};
 
@@ -24,7 +25,7 @@ pub(super) struct Refusal {
 
 /// What only the address on the operator's terminal has.
 #[derive(Clone)]
-pub(crate) struct Key(String);
+pub(crate) struct Key(Secret);
 
 impl Key {
     /// A new one.
@@ -32,18 +33,16 @@ impl Key {
     /// # Errors
     /// When the kernel gives no randomness.
     pub(super) fn new() -> io::Result<Key> {
-        Ok(Key(format!("{:016x}{:016x}", runtime::random_u64()?, runtime::random_u64()?)))
+        Ok(Key(Secret::new(&format!("{:016x}{:016x}", runtime::random_u64()?, runtime::random_u64()?))))
     }
 
     /// For the address.
     pub(super) fn expose(&self) -> &str {
-        &self.0
+        self.0.expose()
     }
 
-    /// In a time that tells nothing of where they differ.
     fn is(&self, shown: &str) -> bool {
-        let (own, shown) = (self.0.as_bytes(), shown.as_bytes());
-        own.len() == shown.len() && own.iter().zip(shown).fold(0, |differ, (own, shown)| differ | (own ^ shown)) == 0
+        self.0.is(shown.as_bytes())
     }
 }
 
@@ -210,7 +209,7 @@ mod tests {
 
     #[test]
     fn with_a_key_nothing_but_the_page_itself_is_given_without_it() {
-        let gate = Gate { listen: LISTEN.parse().expect("an address"), key: Some(Key("00ff".into())) };
+        let gate = Gate { listen: LISTEN.parse().expect("an address"), key: Some(Key(Secret::new("00ff"))) };
         let host = ("host", LISTEN);
         let own = ("origin", "http://127.0.0.1:8640");
         let key = |key: &'static str| ("x-spillway-console", key);
@@ -229,7 +228,7 @@ mod tests {
             assert_eq!(code_of(&gate, path, method, headers), expected, "{path} {headers:?}");
         }
         let (one, two) = (Key::new().expect("random"), Key::new().expect("random"));
-        assert!(one.0.len() == 32 && !one.is(&two.0) && one.is(&one.0.clone()), "a new one with each start");
+        assert!(one.expose().len() == 32 && !one.is(two.expose()) && one.is(one.expose()), "a new one with each start");
         assert_eq!(format!("{one:?}"), "Key(..)");
     }
 }

@@ -228,6 +228,7 @@ pub(super) fn total(model: &Model, layers: &[Layer], part: fn(Flow) -> u64) -> O
     sum(nodes.filter_map(|node| node.flow().map(part)))
 }
 
-fn sum(parts: impl Iterator<Item = u64>) -> Option<u64> {
+/// Of what is known; `None` when nothing is.
+pub(super) fn sum(parts: impl Iterator<Item = u64>) -> Option<u64> {
     parts.fold(None, |sum, part| Some(sum.unwrap_or(0).saturating_add(part)))
 }

@@ -36,40 +36,27 @@ pub(super) fn parse(cluster: &Cluster, body: &[u8]) -> Result<Order, String> {
     let asked: Asked =
         serde_json::from_slice(body).map_err(|error| format!("the order is not JSON of one: {error}"))?;
     let node = |name: String| check_node(cluster, &name).map(|()| name);
-    match asked {
-        Asked { rate: Some(text), paused: None, mode: None, layer: None, lasts: None, drain: None, undrain: None } => {
-            rate::parse(&text).map(Order::Rate).map_err(|wrong| wrong.to_string())
-        }
-        Asked {
-            rate: None,
-            paused: Some(paused),
-            mode: None,
-            layer: None,
-            lasts: None,
-            drain: None,
-            undrain: None,
-        } => Ok(if paused { Order::Pause } else { Order::Resume }),
-        Asked {
-            rate: None,
-            paused: None,
-            mode: Some(word),
-            layer: Some(layer),
-            lasts: time,
-            drain: None,
-            undrain: None,
-        } => {
-            let mode = Mode::parse(&word);
-            let mode = mode.ok_or_else(|| format!("\"{word}\" is no mode: there are strict, lenient and auto"))?;
-            Ok(Order::Mode { layer: which(&layer)?, mode, lasts: time.as_deref().map(lasts).transpose()? })
-        }
-        Asked { rate: None, paused: None, mode: None, layer: None, lasts: None, drain: Some(name), undrain: None } => {
-            node(name).map(Order::Drain)
-        }
-        Asked { rate: None, paused: None, mode: None, layer: None, lasts: None, drain: None, undrain: Some(name) } => {
-            node(name).map(Order::Undrain)
-        }
-        Asked { .. } => Err(ONE.to_owned()),
+    let Asked { rate, paused, mode, layer, lasts: time, drain, undrain } = asked;
+    let given = [rate.is_some(), paused.is_some(), mode.is_some(), drain.is_some(), undrain.is_some()];
+    if given.into_iter().filter(|given| *given).count() != 1 || mode.is_none() && (layer.is_some() || time.is_some()) {
+        return Err(ONE.to_owned());
     }
+    if let Some(text) = rate {
+        return rate::parse(&text).map(Order::Rate).map_err(|wrong| wrong.to_string());
+    }
+    if let Some(paused) = paused {
+        return Ok(if paused { Order::Pause } else { Order::Resume });
+    }
+    if let Some(name) = drain {
+        return node(name).map(Order::Drain);
+    }
+    if let Some(name) = undrain {
+        return node(name).map(Order::Undrain);
+    }
+    let (Some(word), Some(layer)) = (mode, layer) else { return Err(ONE.to_owned()) };
+    let mode = Mode::parse(&word);
+    let mode = mode.ok_or_else(|| format!("\"{word}\" is no mode: there are strict, lenient and auto"))?;
+    Ok(Order::Mode { layer: which(&layer)?, mode, lasts: time.as_deref().map(lasts).transpose()? })
 }
 
 /// `None`: all layers. Nobody who leaves the layer out finds all of them switched.

@@ -7,7 +7,7 @@ use engine::time::Mono;
 use serde::Serialize;
 
 use super::audit::Change;
-use super::hub::{Hub, Moment, STALE_AFTER, Seen, total};
+use super::hub::{Hub, Moment, STALE_AFTER, Seen, sum, total};
 use crate::status::{rank, words};
 use crate::watch::{self, AGGREGATE, Flow, Model, NodeView};
 
@@ -270,7 +270,7 @@ fn replayed(model: &Model, aggregates: bool) -> Option<u64> {
         let of_kind = replay.sources.iter().filter(|source| source.destination.starts_with(AGGREGATE) == aggregates);
         of_kind.map(|source| source.rate_now).fold(0, u64::saturating_add)
     });
-    sources.fold(None, |sum, rate| Some(sum.unwrap_or(0).saturating_add(rate)))
+    sum(sources)
 }
 
 fn history<'m>(now: Mono, moments: impl Iterator<Item = &'m Moment>) -> History {

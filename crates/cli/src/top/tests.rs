@@ -56,13 +56,7 @@ fn pool(eligible: bool, standing: &str, why: &str) -> Look {
         eligible,
         standing: standing.to_owned(),
         why: why.to_owned(),
-        verdict: None,
-        clean_seconds: None,
-        ack_ms: None,
-        queue_ms: None,
-        canaries_acked: 0,
-        canaries_failed: 0,
-        ejections: 0,
+        ..PoolNode::default()
     };
     let pool = PoolStatus {
         layer: "partial".into(),

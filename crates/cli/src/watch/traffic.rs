@@ -136,13 +136,7 @@ mod tests {
                 eligible,
                 standing: standing.into(),
                 why: "is why".into(),
-                verdict: None,
-                clean_seconds: None,
-                ack_ms: None,
-                queue_ms: None,
-                canaries_acked: 0,
-                canaries_failed: 0,
-                ejections: 0,
+                ..PoolNode::default()
             };
             let [layer, mode, stance] = ["final", "auto", "strict"].map(str::to_owned);
             let pool = PoolStatus { layer, shared, mode, stance, floor: 0, size: 1, strict: 1, nodes: Vec::new() };

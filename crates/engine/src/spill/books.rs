@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use crate::time::UnixSeconds;
+use crate::wire::Outcome;
 
 /// Runs beyond the head at most. What would be one more stays pending, is lent again and found settled then.
 pub const RUNS_MAX: usize = 4096;
@@ -138,6 +139,17 @@ impl Lost {
             Lost::Poison => "poison",
             Lost::BadChecksum => "bad_checksum",
             Lost::DuplicateSender => "duplicate_sender",
+        }
+    }
+
+    /// Why a record with this outcome is lost; `None`: it is not.
+    pub const fn of(outcome: Outcome) -> Option<Lost> {
+        match outcome {
+            Outcome::Delivered | Outcome::Released => None,
+            Outcome::TooOld => Some(Lost::TooOld),
+            Outcome::Poison => Some(Lost::Poison),
+            Outcome::BadChecksum => Some(Lost::BadChecksum),
+            Outcome::DuplicateSender => Some(Lost::DuplicateSender),
         }
     }
 

@@ -247,6 +247,14 @@ impl Spill {
         self.leases.end(ticket);
     }
 
+    /// Something became of a record that cannot be found or read: if it is pending, the check counts it.
+    pub fn release_unread(&mut self, ticket: Ticket) {
+        if self.is_pending(ticket) {
+            self.check(ticket.lane);
+        }
+        self.release(ticket);
+    }
+
     /// Whether a record is lent now.
     pub fn is_leased(&self, ticket: Ticket) -> bool {
         self.leases.lent.contains_key(&ticket)

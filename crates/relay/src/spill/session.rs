@@ -320,23 +320,13 @@ impl<'t> Session<'t> {
 
     /// What became of a record, as a replayer or the live path says.
     pub(super) fn settle(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), Trouble> {
-        let lost = match outcome {
-            Outcome::Released => {
-                self.spill.release(ticket);
-                return Ok(());
-            }
-            Outcome::Delivered => None,
-            Outcome::TooOld => Some(Lost::TooOld),
-            Outcome::Poison => Some(Lost::Poison),
-            Outcome::BadChecksum => Some(Lost::BadChecksum),
-            Outcome::DuplicateSender => Some(Lost::DuplicateSender),
-        };
-        let Some(meta) = self.meta(ticket)? else {
-            if self.spill.is_pending(ticket) {
-                // It is there and cannot be read: the check counts it.
-                self.spill.check(ticket.lane);
-            }
+        if outcome == Outcome::Released {
             self.spill.release(ticket);
+            return Ok(());
+        }
+        let lost = Lost::of(outcome);
+        let Some(meta) = self.meta(ticket)? else {
+            self.spill.release_unread(ticket);
             return Ok(());
         };
         let settled = match lost {
