@@ -5,8 +5,8 @@
 //! 'h'                                   u64: the log begins at this ordinal
 //! 'l' ordinal u64                       log record (`record`)
 //! 'm' partition u16, 'n' partition u16  the checkpoint (`meta`), twice
-//! 'w' window u32, partition u16, rule u16    snapshot of one block of windows (`window::block`)
-//! 'x' window u32, partition u16, rule u16    what that snapshot holds, and which stores lack it (`meta`)
+//! 'w' window u32, partition u16, rule u32    snapshot of one block of windows (`window::block`)
+//! 'x' window u32, partition u16, rule u32    what that snapshot holds, and which stores lack it (`meta`)
 //! 'd' partition u16, number u64         dead letters (`dead`)
 //! ```
 //!
@@ -66,7 +66,7 @@ pub fn window_range(family: u8, from: UnixSeconds, until: Option<UnixSeconds>) -
 pub fn block_of(key: &[u8]) -> Option<(u16, BlockId)> {
     let window = key.get(1..5)?.try_into().ok().map(u32::from_be_bytes)?;
     let partition = key.get(5..7)?.try_into().ok().map(u16::from_be_bytes)?;
-    let rule = key.get(7..9)?.try_into().ok().map(u16::from_be_bytes)?;
+    let rule = key.get(7..11)?.try_into().ok().map(u32::from_be_bytes)?;
     Some((partition, BlockId { window: UnixSeconds(window), rule }))
 }
 

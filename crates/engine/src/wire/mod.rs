@@ -35,7 +35,7 @@ use crate::verdict::Verdict;
 /// Version of the link protocol, in `Hello`.
 ///
 /// 2: `Control`.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 /// Largest frame taken. A batch is at most about 320 KiB; a flush carries one partition's partials of one interval.
 pub const FRAME_MAX: usize = 32 << 20;
 /// Length, kind, flags and reserved bytes.
