@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::batch::{BatchId, Incarnation, Versions};
+use engine::fold::FormerRules;
 use engine::partial_node::{Connection, PartialNode, Settings, Work};
 use engine::rule::RuleSet;
 use engine::watermarks::Watermarks;
@@ -27,6 +28,7 @@ pub(crate) struct Setup {
     pub(crate) clock: Clock,
     pub(crate) incarnation: Incarnation,
     pub(crate) versions: Versions,
+    pub(crate) former_rules: Arc<FormerRules>,
     pub(crate) partitions: u16,
     /// Names of the final nodes.
     pub(crate) finals: Vec<String>,

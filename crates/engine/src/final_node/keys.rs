@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 'f'                                   which format the store has, and who wrote it
+//! 'g'                                   the number of partitions and the final nodes that they were spread over
 //! 'h'                                   u64: the log begins at this ordinal
 //! 'l' ordinal u64                       log record (`record`)
 //! 'm' partition u16, 'n' partition u16  the checkpoint (`meta`), twice
@@ -26,6 +27,8 @@ pub const FAMILIES: &[u8] = b"lwxn";
 
 /// The record that says which format the store has.
 pub const FORMAT: &[u8] = b"f";
+/// The record that says over which final nodes the partitions are spread.
+pub const LAYOUT: &[u8] = b"g";
 /// Where the log begins.
 pub const HEAD: &[u8] = b"h";
 
