@@ -62,7 +62,12 @@ impl Witness for store_rocksdb::Witness {
 }
 
 fn refused(path: &Path, error: &StoreError) -> StartError {
-    StartError::Config(format!("{}: {error}", path.display()))
+    let path = path.display();
+    StartError::Config(match error {
+        // It is not damaged, as this error would say otherwise.
+        StoreError::Corrupt { detail, .. } if is_foreign(error) => format!("{path}: {detail}"),
+        _ => format!("{path}: {error}"),
+    })
 }
 
 /// Written by a newer program, or for other final nodes.
