@@ -98,6 +98,7 @@ impl Service {
         }
         // What a replayer brings says for itself what rules it was made for.
         let knows_rules = hello.role == Role::Replayer
+            || self.partial.as_ref().is_some_and(|role| role.knows_rules(hello.versions.rules))
             || hello.versions.rules == self.versions.rules
             || self.former_rules.contains(&hello.versions.rules);
         if hello.versions.map != self.versions.map || !knows_rules {

@@ -272,6 +272,7 @@ fn start_final(common: &Common<'_>, supervisor: &Supervisor, data: &Path) -> Res
         shards: common.threads.min(mine.len()).max(1),
         mine,
         rules: Arc::clone(&common.rules.in_force),
+        former_rules: common.rules.told.clone(),
         rings: cluster.stores.iter().map(Ring::build).collect(),
         stores: node::start_stores("final", cluster, supervisor, common.clock)?,
         horizon: cluster.final_.horizon,

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use config::Cluster;
 use engine::fold::FormerRules;
 use engine::pattern::Selector;
@@ -29,6 +30,8 @@ pub struct Rules {
     pub in_force: Arc<RuleSet>,
     /// What batches may still be made for.
     pub former: Arc<FormerRules>,
+    /// The former sets as a final node tells them to partial nodes, which may have no disk that lasts; see [`read_set`].
+    pub told: Vec<Bytes>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,23 +101,34 @@ impl Rules {
             runtime::replace_file(&path, &text).map_err(|error| StartError::Config(error.to_string()))?;
         }
         let mut former = FormerRules::new();
+        let places = places(cluster);
         for set in sets.iter().skip(1) {
-            let specs: Vec<RuleSpec> = set.rules.iter().filter_map(|rule| rule.spec(cluster)).collect();
+            let specs: Vec<RuleSpec> = set.rules.iter().filter_map(|rule| rule.spec(&places)).collect();
             if let Err(errors) = in_force.remember(&specs) {
                 tracing::warn!(version = set.version, ?errors, "a former rule cannot be read any more");
             }
-            match (u64::from_str_radix(&set.version, 16), RuleSet::compile(&specs)) {
-                (Ok(version), Ok(compiled)) if specs.len() == set.rules.len() => {
-                    former.insert(version, Arc::new(compiled));
-                }
-                _ => tracing::warn!(
+            match set.compile(&places) {
+                Ok((version, compiled)) => drop(former.insert(version, compiled)),
+                Err(why) => tracing::warn!(
                     version = set.version,
+                    why,
                     "a former set of rules cannot be read any more: batches made for it cannot be replayed here"
                 ),
             }
         }
-        Ok(Rules { in_force: Arc::new(in_force), former: Arc::new(former) })
+        let told = sets.iter().skip(1).filter_map(|set| serde_json::to_vec(set).ok()).map(Bytes::from).collect();
+        Ok(Rules { in_force: Arc::new(in_force), former: Arc::new(former), told })
     }
+}
+
+/// A former set that another node remembers, and the version that batches carry; good for folding, not for emitting: it names
+/// no stores.
+///
+/// # Errors
+/// Says what is not understood.
+pub fn read_set(bytes: &[u8]) -> Result<(u64, Arc<RuleSet>), String> {
+    let set: Set = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    set.compile(&BTreeMap::new())
 }
 
 /// What the file has; nothing where there is none. A damaged one is put aside: its loss delays batches, it does not change one.
@@ -146,6 +160,11 @@ fn read(path: &Path, now: u64) -> Result<Vec<Set>, StartError> {
     Ok(Vec::new())
 }
 
+/// Where each store is in the cluster file.
+fn places(cluster: &Cluster) -> BTreeMap<&str, usize> {
+    cluster.stores.iter().enumerate().map(|(place, store)| (store.name.as_str(), place)).collect()
+}
+
 fn aside(path: &Path, now: u64) -> PathBuf {
     path.with_file_name(format!("rules.json.damaged-{now}"))
 }
@@ -154,6 +173,14 @@ impl Set {
     fn of(cluster: &Cluster, rules: &RuleSet) -> Set {
         let rules_of = cluster.rules.iter().map(|spec| Rule::of(cluster, spec)).collect();
         Set { version: format!("{:016x}", rules.version()), rules: rules_of }
+    }
+
+    fn compile(&self, places: &BTreeMap<&str, usize>) -> Result<(u64, Arc<RuleSet>), String> {
+        let version = u64::from_str_radix(&self.version, 16).map_err(|error| format!("its version: {error}"))?;
+        let spec = |rule: &Rule| rule.spec(places).ok_or_else(|| format!("rule {} has an unknown function", rule.name));
+        let specs: Vec<RuleSpec> = self.rules.iter().map(spec).collect::<Result<_, String>>()?;
+        let compiled = RuleSet::compile(&specs).map_err(|errors| listed(&errors).to_string())?;
+        Ok((version, Arc::new(compiled)))
     }
 }
 
@@ -177,10 +204,8 @@ impl Rule {
         }
     }
 
-    /// With the stores that the cluster has now. `None`: a function that is not known.
-    fn spec(&self, cluster: &Cluster) -> Option<RuleSpec> {
-        let places: BTreeMap<&str, usize> =
-            cluster.stores.iter().enumerate().map(|(place, store)| (store.name.as_str(), place)).collect();
+    /// With the stores that the cluster has now, by their `places`. `None`: a function that is not known.
+    fn spec(&self, places: &BTreeMap<&str, usize>) -> Option<RuleSpec> {
         Some(RuleSpec {
             name: self.name.clone(),
             selector: match &self.selector {

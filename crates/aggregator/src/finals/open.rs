@@ -63,11 +63,13 @@ impl Witness for store_rocksdb::Witness {
 
 fn refused(path: &Path, error: &StoreError) -> StartError {
     let path = path.display();
-    StartError::Config(match error {
+    if let StoreError::Corrupt { detail, .. } = error
+        && is_foreign(error)
+    {
         // It is not damaged, as this error would say otherwise.
-        StoreError::Corrupt { detail, .. } if is_foreign(error) => format!("{path}: {detail}"),
-        _ => format!("{path}: {error}"),
-    })
+        return StartError::Config(format!("{path}: {detail}"));
+    }
+    StartError::Config(format!("{path}: {error}"))
 }
 
 /// Written by a newer program, or for other final nodes.

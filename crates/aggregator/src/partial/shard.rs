@@ -17,8 +17,7 @@ const WAIT: Duration = Duration::from_millis(20);
 /// Runs one life of shard `shard`.
 pub(crate) fn run(worker: &Worker, role: &PartialRole, shard: usize) -> Result<(), WorkerError> {
     let inbox = role.begin_shard(shard, worker.generation());
-    let former = Arc::clone(&role.setup.former_rules);
-    let mut folder = Folders::new(Arc::clone(&role.setup.rules), former, role.setup.partitions);
+    let mut folder = Folders::new(Arc::clone(&role.setup.rules), role.former_rules(), role.setup.partitions);
     let mine: Vec<u16> = (0..role.setup.partitions)
         .filter(|partition| usize::from(*partition) % role.setup.settings.shards.max(1) == shard)
         .collect();
@@ -34,6 +33,9 @@ pub(crate) fn run(worker: &Worker, role: &PartialRole, shard: usize) -> Result<(
         if let Some(work) = inbox.next(WAIT) {
             role.set_in_hand(shard, Some(work.batch.id()));
             worker.failpoint("fold")?;
+            if !folder.knows(&work.batch) {
+                folder.learn(role.former_rules());
+            }
             folder.fold(&work.batch, work.partitions, work.lane);
             if !worker.is_current() {
                 return Ok(());

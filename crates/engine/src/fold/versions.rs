@@ -38,6 +38,17 @@ impl Folders {
         Folders { in_force, version, known, former: BTreeMap::new(), partitions }
     }
 
+    /// Whether a batch can be folded.
+    pub fn knows(&self, batch: &Batch) -> bool {
+        let version = batch.header().versions.rules;
+        version == self.version || self.known.contains_key(&version)
+    }
+
+    /// More former rules are known; none is less.
+    pub fn learn(&mut self, known: Arc<FormerRules>) {
+        self.known = known;
+    }
+
     /// Folds the points of a batch that belong to `partitions` into `lane`. A batch for rules that nobody knows is not
     /// taken in to begin with; here nothing is folded for it, and it is listed nowhere.
     pub fn fold(&mut self, batch: &Batch, partitions: PartitionSet, lane: Lane) {

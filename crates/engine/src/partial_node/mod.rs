@@ -242,6 +242,11 @@ impl PartialNode {
         self.fold(&batch, partitions, lane, class);
     }
 
+    /// The shards know these former rules from now on.
+    pub fn know_rules(&mut self, version: u64) {
+        self.settings.former_rules.insert(version);
+    }
+
     fn refusal(&self, batch: &Batch, class: Class) -> Option<NackReason> {
         let header = batch.header();
         let Versions { rules, map } = self.settings.versions;

@@ -113,3 +113,17 @@ fn a_damaged_file_is_put_aside_and_a_newer_one_left_alone() {
     assert!(error.contains("has format 2"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "{\"format\": 2, \"groups\": []}");
 }
+
+#[test]
+fn what_a_final_node_tells_is_enough_to_fold_by_former_rules() {
+    let folder = Folder::new("told");
+    let old = cluster(HEAD, &["x", "y"]);
+    let version = folder.open(&old).in_force.version();
+    let rules = folder.open(&cluster(HEAD, &["y"]));
+    let told: Vec<(u64, Arc<RuleSet>)> = rules.told.iter().map(|bytes| read_set(bytes).unwrap()).collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].0, told[0].1.len()), (version, 2));
+    assert_eq!(told[0].1.shape(old.rules[0].id()), rules.in_force.shape(old.rules[0].id()));
+    let error = read_set(b"{\"version\": \"x\", \"rules\": []}").unwrap_err();
+    assert!(error.contains("its version"), "{error}");
+}

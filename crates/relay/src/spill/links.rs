@@ -159,6 +159,7 @@ impl Handler for Replayer {
             Frame::Drain => Ok(()),
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Rules(_)
             | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
