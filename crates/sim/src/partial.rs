@@ -158,6 +158,9 @@ impl PartialNodeShell {
         if books.received != books.delivered + books.in_flight + dropped {
             cx.truth.violated("INV-1", || format!("books of a partial node: {books:?}"));
         }
+        if self.machine.rebuilt() > 0 {
+            cx.truth.visit("batch folded again");
+        }
         let (bytes, _) = self.machine.held();
         if bytes > HOLD_BYTES * 2 {
             cx.truth.violated("INV-6", || format!("a partial node holds {bytes} bytes of {HOLD_BYTES}"));
