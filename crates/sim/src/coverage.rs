@@ -26,6 +26,9 @@ pub const MUST: &[&str] = &[
     "batch folded again",
     "partial shard died",
     "partial machine recovered",
+    "former rules learnt",
+    "newer rules refused",
+    "batch of former rules",
     // Relays, and why they do not keep something.
     "clients wait",
     "relay sends again",

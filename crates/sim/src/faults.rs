@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::file::FileId;
 use crate::rng::Rng;
 use crate::setup::{LinkId, NodeId, Role, Setup};
 
@@ -41,6 +42,8 @@ pub enum Fault {
     Operator { node: NodeId, what: Order },
     /// kill -9, and the power goes `after_ms` after the next start.
     KillThenPower { node: NodeId, down_ms: u64, after_ms: u64 },
+    /// The cluster file changes, and all nodes are restarted one by one, in an order that `order` says.
+    File { file: FileId, order: u64 },
 }
 
 /// How a disk fails.
@@ -77,7 +80,7 @@ pub struct Planned {
 }
 
 /// The names of all kinds: first those of [`draw`]'s numbers, then those that are drawn apart.
-pub const KINDS: [&str; 16] = [
+pub const KINDS: [&str; 17] = [
     "kill",
     "power cut",
     "disk lost",
@@ -94,6 +97,7 @@ pub const KINDS: [&str; 16] = [
     "operator",
     "damage",
     "kill, then power cut",
+    "new file",
 ];
 
 /// How many [`draw`] draws.
@@ -119,6 +123,7 @@ impl Fault {
             Fault::Operator { .. } => 13,
             Fault::Damage { .. } => 14,
             Fault::KillThenPower { .. } => 15,
+            Fault::File { .. } => 16,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A final node's shell: its partitions, the log with its disk, and the senders to plain stores ([`crate::sender`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::final_node::emit::{self, Outlet, Outlets, Times};
@@ -15,6 +16,7 @@ use final_log::journal::{Append, Journal, appends, decode_marks, encode_marks};
 use final_log::recover;
 use store::{Disposition, MemStore, Store, StoreError};
 
+use crate::file::{self, FileId};
 use crate::node::{Cx, Node, Port};
 use crate::records::{found, in_pieces, note_record};
 use crate::sender::Senders;
@@ -64,11 +66,19 @@ pub struct FinalNode {
     pub senders: Senders,
     /// Something is wrong with the disk: answers are withheld.
     ill: bool,
+    pub file: FileId,
+    /// What it remembers of other files, latest first.
+    former: Vec<FileId>,
+    /// Peers that have not been told of it.
+    untold: Vec<u64>,
+    rules: Arc<RuleSet>,
 }
 
 impl FinalNode {
     /// A process begins; the store is read at the first tick.
     pub fn start(cx: &mut Cx<'_>, index: usize) -> FinalNode {
+        let former: Vec<FileId> = cx.disk.files.iter().copied().filter(|file| *file != cx.file).collect();
+        cx.disk.files = std::iter::once(cx.file).chain(former.iter().copied()).collect();
         let mine = cx.setup.owners.iter().zip(0..).filter(|(owner, _)| **owner == index).map(|(_, number)| number);
         FinalNode {
             mine: mine.collect(),
@@ -91,6 +101,10 @@ impl FinalNode {
             kept: cx.now,
             senders: Senders::new(cx),
             ill: false,
+            file: cx.file,
+            rules: file::remembering(&cx.setup.files, cx.file, &former),
+            former,
+            untold: Vec::new(),
         }
     }
 
@@ -101,11 +115,11 @@ impl FinalNode {
     }
 
     /// Whether everything that came is decided, durable and emitted.
-    pub fn is_quiet(&mut self, rules: &RuleSet) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         let quiet = |owned: &mut Owned| {
             let waits = (0..self.senders.count()).any(|target| owned.partition.cursor().newest(target).is_some());
             // A window that is open, or a correction that waits for its turn.
-            let due = owned.partition.windows().next_due(rules);
+            let due = owned.partition.windows().next_due(&self.rules);
             !waits && owned.partition.books().pending == 0 && due == Due::default()
         };
         self.owned.len() == self.mine.len() && self.owned.iter_mut().all(quiet) && self.senders.is_quiet()
@@ -301,7 +315,8 @@ impl FinalNode {
         let views = self.senders.views(cx.now);
         let stores: Vec<Outlet<'_>> =
             cx.setup.rings.iter().enumerate().map(|(first, ring)| Outlet { ring, first, addresses: 1 }).collect();
-        let outlets = Outlets { rules: &cx.setup.rules, stores: &stores, views: &views };
+        let rules = Arc::clone(&self.rules);
+        let outlets = Outlets { rules: &rules, stores: &stores, views: &views };
         let watermark = self.watermarks.latest(cx.now).iter().map(|watermark| watermark.at).min();
         let times = Times { now: cx.unix, watermark, mono: cx.now };
         for index in 0..self.owned.len() {
@@ -430,11 +445,16 @@ impl Node for FinalNode {
         }
     }
 
-    fn accept(&mut self, _cx: &mut Cx<'_>, conn: u64, hello: &Hello) -> Result<HelloOk, RefuseReason> {
+    fn accept(&mut self, cx: &mut Cx<'_>, conn: u64, hello: &Hello) -> Result<HelloOk, RefuseReason> {
         if hello.role != Role::Partial {
             return Err(RefuseReason::Role);
         }
+        let knows = |file: &FileId| cx.setup.files[*file].versions == hello.versions;
+        if !std::iter::once(&self.file).chain(&self.former).any(knows) {
+            return Err(RefuseReason::Versions);
+        }
         self.conns.insert(conn, None);
+        self.untold.push(conn);
         Ok(HelloOk { node: "final".to_owned(), window_bytes: 0, known_epoch: 0, retired: 0 })
     }
 
@@ -463,6 +483,12 @@ impl Node for FinalNode {
     }
 
     fn pump(&mut self, cx: &mut Cx<'_>) {
+        for conn in std::mem::take(&mut self.untold) {
+            for file in &self.former {
+                let number = u8::try_from(*file).unwrap_or(u8::MAX);
+                cx.say(Port::Conn(conn), Frame::Rules(vec![number].into()));
+            }
+        }
         for (to, reply) in std::mem::take(&mut self.answers) {
             if self.conns.contains_key(&to) {
                 cx.say(Port::Conn(to), Frame::FlushReply(reply));

@@ -15,6 +15,7 @@ pub mod check;
 pub mod coverage;
 pub mod disk;
 pub mod faults;
+pub mod file;
 pub mod finals;
 pub mod net;
 pub mod node;

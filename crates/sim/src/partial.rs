@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::batch::{Batch, BatchId, Incarnation};
-use engine::fold::Folder;
+use engine::fold::{Folders, FormerRules};
 use engine::health::{self, Orders, Pool, Standing};
 use engine::partial_node::{Built, PartialNode, Settings, Work};
 use engine::time::Mono;
@@ -14,6 +14,7 @@ use engine::verdict::Verdict;
 use engine::watermarks::Watermarks;
 use engine::wire::{Class, Frame, Hello, HelloOk, Lane, PROTOCOL, RefuseReason, Role};
 
+use crate::file::FileId;
 use crate::node::{Cx, Node, Port};
 use crate::setup::{LinkId, Setup};
 
@@ -23,7 +24,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Shard {
-    folder: Folder,
+    folder: Folders,
     live: VecDeque<Work>,
     replay: VecDeque<Work>,
     generation: u64,
@@ -34,6 +35,9 @@ pub struct PartialNodeShell {
     pub machine: PartialNode,
     pub pool: Pool,
     pub orders: Orders,
+    pub file: FileId,
+    /// Rules of other files that final nodes told of.
+    former: Arc<FormerRules>,
     who: Incarnation,
     shards: Vec<Shard>,
     flushed: Mono,
@@ -54,7 +58,7 @@ impl PartialNodeShell {
     /// A process begins, with nothing.
     pub fn start(cx: &mut Cx<'_>) -> PartialNodeShell {
         let settings = Settings {
-            versions: cx.setup.versions,
+            versions: cx.setup.files[cx.file].versions,
             partitions: cx.setup.partitions,
             owners: cx.setup.owners.clone(),
             shards: SHARDS,
@@ -77,6 +81,8 @@ impl PartialNodeShell {
             machine: PartialNode::new(settings),
             orders: pool.orders(),
             pool,
+            file: cx.file,
+            former: Arc::default(),
             who: Incarnation { sender: 0, epoch: 0, nonce: cx.rng.number() },
             shards: Vec::new(),
             flushed: cx.now,
@@ -86,7 +92,7 @@ impl PartialNodeShell {
             links_up: BTreeMap::new(),
         };
         for shard in 0..SHARDS {
-            node.shards.push(shard_of(cx.setup, 1));
+            node.shards.push(node.new_shard(cx.setup, 1));
             node.machine.shard_started(shard, 1, None);
         }
         node
@@ -95,6 +101,25 @@ impl PartialNodeShell {
     /// The highest epoch of a sender that was heard of lately.
     pub fn epoch_of(&self, sender: u64) -> u32 {
         self.watermarks.epoch_of(sender)
+    }
+
+    fn new_shard(&self, setup: &Setup, generation: u64) -> Shard {
+        let rules = Arc::clone(&setup.files[self.file].rules);
+        let folder = Folders::new(rules, Arc::clone(&self.former), setup.partitions);
+        Shard { folder, live: VecDeque::new(), replay: VecDeque::new(), generation }
+    }
+
+    /// A final node remembers rules. In the product their text goes over the link, here the number of the file.
+    fn learn(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) {
+        let Some(file) = bytes.first().and_then(|number| cx.setup.files.get(usize::from(*number))) else { return };
+        let version = file.versions.rules;
+        if version != cx.setup.files[self.file].versions.rules && !self.former.contains_key(&version) {
+            cx.truth.visit("former rules learnt");
+            let mut former = FormerRules::clone(&self.former);
+            former.insert(version, Arc::clone(&file.rules));
+            self.former = Arc::new(former);
+            self.machine.know_rules(version);
+        }
     }
 
     fn hand_out(&mut self) {
@@ -111,6 +136,9 @@ impl PartialNodeShell {
     fn fold(&mut self) {
         for shard in &mut self.shards {
             while let Some(work) = shard.live.pop_front().or_else(|| shard.replay.pop_front()) {
+                if !shard.folder.knows(&work.batch) {
+                    shard.folder.learn(Arc::clone(&self.former));
+                }
                 shard.folder.fold(&work.batch, work.partitions, work.lane);
             }
         }
@@ -141,7 +169,7 @@ impl PartialNodeShell {
         let generation = self.shards[index].generation + 1;
         // What it worked on is the oldest that waits; it dies of it at most once, so that nothing becomes poison.
         let with: Option<BatchId> = self.shards[index].live.front().filter(|_| in_hand).map(|work| work.batch.id());
-        self.shards[index] = shard_of(cx.setup, generation);
+        self.shards[index] = self.new_shard(cx.setup, generation);
         self.machine.shard_started(index, generation, with);
         self.hand_out();
     }
@@ -183,11 +211,6 @@ impl PartialNodeShell {
     }
 }
 
-fn shard_of(setup: &Setup, generation: u64) -> Shard {
-    let folder = Folder::new(Arc::clone(&setup.rules), setup.partitions);
-    Shard { folder, live: VecDeque::new(), replay: VecDeque::new(), generation }
-}
-
 impl Node for PartialNodeShell {
     fn tick(&mut self, cx: &mut Cx<'_>) {
         self.fold();
@@ -206,7 +229,7 @@ impl Node for PartialNodeShell {
             cluster: "sim".to_owned(),
             node: "partial".to_owned(),
             incarnation: self.who,
-            versions: setup.versions,
+            versions: setup.files[self.file].versions,
             partitions: setup.partitions,
         })
     }
@@ -222,6 +245,12 @@ impl Node for PartialNodeShell {
                 && conn.who.sender == hello.incarnation.sender
                 && conn.who.nonce != hello.incarnation.nonce
         };
+        let version = hello.versions.rules;
+        let knows = version == cx.setup.files[self.file].versions.rules || self.former.contains_key(&version);
+        if class == Class::Live && !knows {
+            cx.truth.visit("newer rules refused");
+            return Err(RefuseReason::Versions);
+        }
         if class == Class::Live && self.conns.values().find(other).is_some() {
             return Err(RefuseReason::DuplicateSender);
         }
@@ -261,6 +290,9 @@ impl Node for PartialNodeShell {
         match (from, frame) {
             (Port::Conn(conn), Frame::Batch { attempt, class, bytes }) => {
                 let Ok(batch) = Batch::decode(bytes) else { return Err("a damaged batch") };
+                if batch.header().versions.rules != cx.setup.files[self.file].versions.rules {
+                    cx.truth.visit("batch of former rules");
+                }
                 let own = self.conns.get(&conn).map_or(Class::Live, |conn| conn.class);
                 self.machine.batch(conn, batch, attempt, own.max(class));
                 self.hand_out();
@@ -274,6 +306,7 @@ impl Node for PartialNodeShell {
                 self.pool.verdict(cx.now, cx.setup.links[link].index, verdict);
             }
             (Port::Link(_), Frame::Drain) => {}
+            (Port::Link(_), Frame::Rules(bytes)) => self.learn(cx, &bytes),
             _ => return Err("frame that a partial node does not take"),
         }
         Ok(())

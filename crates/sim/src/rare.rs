@@ -7,7 +7,7 @@ use crate::setup::{NodeId, Role, Setup};
 
 /// Draws them all, in `from..until` (milliseconds).
 pub fn schedule(seed: u64, setup: &Setup, from: u64, until: u64) -> Vec<Planned> {
-    let kinds: [(u64, u64, Draw); 1] = [(0x00a1_1c07, 15, kill_then_power)];
+    let kinds: [(u64, u64, Draw); 2] = [(0x00a1_1c07, 15, kill_then_power), (0x0f11_e000, 20, new_file)];
     let mut planned = Vec::new();
     for (salt, percent, draw) in kinds {
         let mut rng = Rng::new(seed ^ salt);
@@ -34,4 +34,9 @@ fn some(rng: &mut Rng, setup: &Setup, wanted: impl Fn(&Role) -> bool) -> NodeId 
 fn kill_then_power(rng: &mut Rng, setup: &Setup) -> Fault {
     let node = some(rng, setup, |role| matches!(role, Role::Relay(_) | Role::Final(_)));
     Fault::KillThenPower { node, down_ms: rng.range(300, 3_000), after_ms: rng.range(50, 1_500) }
+}
+
+/// Any file, also an older one again.
+fn new_file(rng: &mut Rng, setup: &Setup) -> Fault {
+    Fault::File { file: rng.index(setup.files.len()), order: rng.number() }
 }

@@ -10,6 +10,7 @@ use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 
+use crate::file::FileId;
 use crate::node::{Cx, Node, Port};
 use crate::setup::{LinkId, Setup};
 use crate::spill::Spiller;
@@ -31,6 +32,7 @@ pub struct RelayNode {
     pub orders: Orders,
     pub spill: Spiller,
     pub who: Incarnation,
+    pub file: FileId,
     lanes: BTreeMap<PartitionSet, Lane>,
     /// What the machine has to answer for, as the simulator saw it.
     pub held: BTreeSet<BatchId>,
@@ -54,7 +56,7 @@ impl RelayNode {
         let tunables = &cx.setup.tunables;
         let settings = Settings {
             incarnation: who,
-            versions: cx.setup.versions,
+            versions: cx.setup.files[cx.file].versions,
             partitions: cx.setup.partitions,
             peers: cx.setup.peers.clone(),
             ack_timeout: Duration::from_secs(3),
@@ -77,6 +79,7 @@ impl RelayNode {
             pool,
             spill: Spiller::new(who),
             who,
+            file: cx.file,
             lanes: BTreeMap::new(),
             held: BTreeSet::new(),
             owed: 0,
@@ -106,7 +109,7 @@ impl RelayNode {
     }
 
     fn append(&mut self, cx: &mut Cx<'_>, point: Point) {
-        let fed = cx.setup.feeds[point.series].iter();
+        let fed = cx.setup.files[self.file].feeds[point.series].iter();
         let set = fed.fold(PartitionSet::default(), |set, (_, partition)| set.with(*partition));
         let now = cx.now;
         let lane = self.lanes.entry(set).or_insert_with(|| Lane {
@@ -126,7 +129,7 @@ impl RelayNode {
             let Some(lane) = self.lanes.remove(&set) else { continue };
             self.owed += lane.points.len() as u64;
             if let Some(id) = self.machine.seal(cx.now, lane.builder) {
-                cx.truth.sealed(id, lane.points, set);
+                cx.truth.sealed(id, lane.points, set, self.file);
                 self.held.insert(id);
             }
         }
@@ -247,7 +250,7 @@ impl Node for RelayNode {
             cluster: "sim".to_owned(),
             node: "relay".to_owned(),
             incarnation: self.who,
-            versions: setup.versions,
+            versions: setup.files[self.file].versions,
             partitions: setup.partitions,
         })
     }

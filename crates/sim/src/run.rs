@@ -149,7 +149,7 @@ fn old_disk_comes_back(world: &mut World, heal_at: Mono) -> bool {
 
 /// Who is not done yet.
 fn noise(world: &mut World) -> Option<String> {
-    let (names, rules) = (&world.setup.names, &world.setup.rules);
+    let names = &world.setup.names;
     for (node, host) in world.hosts.iter_mut().enumerate() {
         let name = &names[node];
         let is_loud = match &mut host.process {
@@ -163,7 +163,7 @@ fn noise(world: &mut World) -> Option<String> {
                 let held = partial.machine.books().in_flight;
                 (held > 0).then(|| format!("holds {held} points"))
             }
-            Some(Process::Final(node)) => (!node.is_quiet(rules)).then(|| "emits".to_owned()),
+            Some(Process::Final(node)) => (!node.is_quiet()).then(|| "emits".to_owned()),
             Some(Process::Replayer(_) | Process::Store(_)) => None,
         };
         if let Some(what) = is_loud {

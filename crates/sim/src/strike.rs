@@ -12,6 +12,7 @@ use store::{Fault as DiskFault, FaultPlan, Store};
 
 use crate::disk::Disk;
 use crate::faults::{DiskTrouble, Fault, KINDS, Order};
+use crate::file::FileId;
 use crate::rng::Rng;
 use crate::setup::{LinkKind, NodeId};
 use crate::truth::Fate;
@@ -85,6 +86,7 @@ impl World {
             Fault::Disk { node, nth, writes, kind } => self.hosts[node].disk.store.set_faults(plan(nth, writes, kind)),
             Fault::Damage { node, pick } => self.damage(node, pick),
             Fault::Operator { node, what } => self.order(node, what),
+            Fault::File { file, order } => self.roll_out(file, order),
             Fault::KillThenPower { node, down_ms, after_ms } => {
                 self.fell(node, down_ms, false, |_, _| {});
                 let again = Fault::PowerCut { node, down_ms };
@@ -98,6 +100,7 @@ impl World {
         match fault {
             Fault::RollBack { node, .. } => self.hosts[*node].snapshot.is_some() && self.hosts[*node].process.is_some(),
             Fault::Reset { link } | Fault::HalfOpen { link, .. } => self.dials[*link].conn.is_some(),
+            Fault::File { file, .. } => *file != self.file,
             Fault::Kill { node, .. }
             | Fault::KillThenPower { node, .. }
             | Fault::PowerCut { node, .. }
@@ -122,6 +125,21 @@ impl World {
         let mut rng = self.rng.fork();
         disk(&mut self.hosts[node].disk, &mut rng);
         self.plan(self.now + Duration::from_millis(down_ms), Event::Start(node));
+    }
+
+    fn roll_out(&mut self, file: FileId, order: u64) {
+        if file == self.file {
+            return;
+        }
+        self.file = file;
+        let mut rng = Rng::new(order);
+        for node in 0..self.hosts.len() {
+            let at = self.now + Duration::from_millis(rng.range(0, 15_000));
+            let down_ms = rng.range(300, 2_000);
+            if self.hosts[node].process.as_ref().is_some_and(|process| process.file().is_some()) {
+                self.plan(at, Event::Fault(Fault::Kill { node, down_ms }));
+            }
+        }
     }
 
     /// What only the disk of a relay has may be gone.
@@ -207,6 +225,11 @@ impl World {
         for node in 0..self.hosts.len() {
             self.hosts[node].paused_until = Mono::ZERO;
             self.hosts[node].disk.store.set_faults(FaultPlan::new());
+            // Who still runs with an older file is restarted.
+            let file = self.hosts[node].process.as_ref().and_then(Process::file);
+            if file.is_some_and(|file| file != self.file) {
+                self.kill(node, false);
+            }
             self.start(node);
             for what in
                 [Order::Undrain { peer: 0 }, Order::Undrain { peer: 1 }, Order::Undrain { peer: 2 }, Order::Auto]

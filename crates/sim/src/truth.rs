@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use engine::batch::{BatchId, PartitionSet};
 use engine::wire::Included;
 
+use crate::file::FileId;
+
 /// One point as a client sent it. `series`: index into the setup's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
@@ -34,6 +36,8 @@ pub enum Fate {
 pub struct Sealed {
     pub points: Vec<Point>,
     pub partitions: PartitionSet,
+    /// Whose rules it was made for.
+    pub file: FileId,
     pub fate: Fate,
 }
 
@@ -89,8 +93,8 @@ impl Truth {
     }
 
     /// A relay gave a batch its name.
-    pub fn sealed(&mut self, id: BatchId, points: Vec<Point>, partitions: PartitionSet) {
-        let sealed = Sealed { points, partitions, fate: Fate::Held };
+    pub fn sealed(&mut self, id: BatchId, points: Vec<Point>, partitions: PartitionSet, file: FileId) {
+        let sealed = Sealed { points, partitions, file, fate: Fate::Held };
         if self.batches.insert(id, sealed).is_some() {
             self.violated("INV-3", || format!("{id:?} was given out twice"));
         }
