@@ -15,7 +15,7 @@ pub struct Disk {
     pub witness: Option<Vec<u8>>,
     /// Sender and epoch of a relay; replaced atomically.
     pub identity: Option<(u64, u32)>,
-    /// Of a final node: the cluster files that it was started with, latest first; replaced atomically.
+    /// The cluster files that it was started with, and those that it was told of; replaced atomically.
     pub files: Vec<FileId>,
     /// Of a plain store: what it has read.
     pub values: crate::oracle::Lines,

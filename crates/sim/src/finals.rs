@@ -16,7 +16,8 @@ use final_log::journal::{Append, Journal, appends, decode_marks, encode_marks};
 use final_log::recover;
 use store::{Disposition, MemStore, Store, StoreError};
 
-use crate::file::{self, FileId};
+use crate::book::Book;
+use crate::file;
 use crate::node::{Cx, Node, Port};
 use crate::records::{found, in_pieces, note_record};
 use crate::sender::Senders;
@@ -66,19 +67,16 @@ pub struct FinalNode {
     pub senders: Senders,
     /// Something is wrong with the disk: answers are withheld.
     ill: bool,
-    pub file: FileId,
-    /// What it remembers of other files, latest first.
-    former: Vec<FileId>,
-    /// Peers that have not been told of it.
-    untold: Vec<u64>,
+    pub book: Book,
+    /// How much of it each peer was told.
+    told: BTreeMap<u64, usize>,
     rules: Arc<RuleSet>,
 }
 
 impl FinalNode {
     /// A process begins; the store is read at the first tick.
     pub fn start(cx: &mut Cx<'_>, index: usize) -> FinalNode {
-        let former: Vec<FileId> = cx.disk.files.iter().copied().filter(|file| *file != cx.file).collect();
-        cx.disk.files = std::iter::once(cx.file).chain(former.iter().copied()).collect();
+        let book = Book::open(cx);
         let mine = cx.setup.owners.iter().zip(0..).filter(|(owner, _)| **owner == index).map(|(_, number)| number);
         FinalNode {
             mine: mine.collect(),
@@ -101,10 +99,9 @@ impl FinalNode {
             kept: cx.now,
             senders: Senders::new(cx),
             ill: false,
-            file: cx.file,
-            rules: file::remembering(&cx.setup.files, cx.file, &former),
-            former,
-            untold: Vec::new(),
+            rules: file::remembering(&cx.setup.files, book.file, book.former()),
+            book,
+            told: BTreeMap::new(),
         }
     }
 
@@ -449,17 +446,18 @@ impl Node for FinalNode {
         if hello.role != Role::Partial {
             return Err(RefuseReason::Role);
         }
-        let knows = |file: &FileId| cx.setup.files[*file].versions == hello.versions;
-        if !std::iter::once(&self.file).chain(&self.former).any(knows) {
+        if !self.book.knows(&cx.setup.files, hello.versions.rules) {
+            cx.truth.visit("newer rules refused");
             return Err(RefuseReason::Versions);
         }
         self.conns.insert(conn, None);
-        self.untold.push(conn);
+        self.told.insert(conn, 0);
         Ok(HelloOk { node: "final".to_owned(), window_bytes: 0, known_epoch: 0, retired: 0 })
     }
 
     fn closed(&mut self, _cx: &mut Cx<'_>, conn: u64) {
         self.conns.remove(&conn);
+        self.told.remove(&conn);
     }
 
     fn frame(&mut self, cx: &mut Cx<'_>, from: Port, frame: Frame) -> Result<(), &'static str> {
@@ -472,6 +470,11 @@ impl Node for FinalNode {
                 self.inputs[lane].push_back((conn, flush));
                 self.work(cx);
             }
+            (Port::Conn(_), Frame::Rules(told)) => {
+                if self.book.learn(cx, &told, true).is_some() {
+                    self.rules = file::remembering(&cx.setup.files, self.book.file, self.book.former());
+                }
+            }
             (Port::Conn(_), Frame::Watermark(watermark)) => self.watermarks.note(cx.now, watermark),
             _ => return Err("frame that a final node does not take"),
         }
@@ -483,11 +486,8 @@ impl Node for FinalNode {
     }
 
     fn pump(&mut self, cx: &mut Cx<'_>) {
-        for conn in std::mem::take(&mut self.untold) {
-            for file in &self.former {
-                let number = u8::try_from(*file).unwrap_or(u8::MAX);
-                cx.say(Port::Conn(conn), Frame::Rules(vec![number].into()));
-            }
+        for (conn, told) in &mut self.told {
+            self.book.tell(cx, Port::Conn(*conn), told);
         }
         for (to, reply) in std::mem::take(&mut self.answers) {
             if self.conns.contains_key(&to) {

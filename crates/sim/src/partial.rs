@@ -14,7 +14,7 @@ use engine::verdict::Verdict;
 use engine::watermarks::Watermarks;
 use engine::wire::{Class, Frame, Hello, HelloOk, Lane, PROTOCOL, RefuseReason, Role};
 
-use crate::file::FileId;
+use crate::book::Book;
 use crate::node::{Cx, Node, Port};
 use crate::setup::{LinkId, Setup};
 
@@ -35,9 +35,8 @@ pub struct PartialNodeShell {
     pub machine: PartialNode,
     pub pool: Pool,
     pub orders: Orders,
-    pub file: FileId,
-    /// Rules of other files that final nodes told of.
-    former: Arc<FormerRules>,
+    pub book: Book,
+    told: BTreeMap<LinkId, usize>,
     who: Incarnation,
     shards: Vec<Shard>,
     flushed: Mono,
@@ -81,8 +80,8 @@ impl PartialNodeShell {
             machine: PartialNode::new(settings),
             orders: pool.orders(),
             pool,
-            file: cx.file,
-            former: Arc::default(),
+            book: Book::blank(cx),
+            told: BTreeMap::new(),
             who: Incarnation { sender: 0, epoch: 0, nonce: cx.rng.number() },
             shards: Vec::new(),
             flushed: cx.now,
@@ -103,23 +102,15 @@ impl PartialNodeShell {
         self.watermarks.epoch_of(sender)
     }
 
-    fn new_shard(&self, setup: &Setup, generation: u64) -> Shard {
-        let rules = Arc::clone(&setup.files[self.file].rules);
-        let folder = Folders::new(rules, Arc::clone(&self.former), setup.partitions);
-        Shard { folder, live: VecDeque::new(), replay: VecDeque::new(), generation }
+    fn known(&self, setup: &Setup) -> FormerRules {
+        let file = |file: &usize| (setup.files[*file].versions.rules, Arc::clone(&setup.files[*file].rules));
+        self.book.former().iter().map(file).collect()
     }
 
-    /// A final node remembers rules. In the product their text goes over the link, here the number of the file.
-    fn learn(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) {
-        let Some(file) = bytes.first().and_then(|number| cx.setup.files.get(usize::from(*number))) else { return };
-        let version = file.versions.rules;
-        if version != cx.setup.files[self.file].versions.rules && !self.former.contains_key(&version) {
-            cx.truth.visit("former rules learnt");
-            let mut former = FormerRules::clone(&self.former);
-            former.insert(version, Arc::clone(&file.rules));
-            self.former = Arc::new(former);
-            self.machine.know_rules(version);
-        }
+    fn new_shard(&self, setup: &Setup, generation: u64) -> Shard {
+        let rules = Arc::clone(&setup.files[self.book.file].rules);
+        let folder = Folders::new(rules, Arc::new(self.known(setup)), setup.partitions);
+        Shard { folder, live: VecDeque::new(), replay: VecDeque::new(), generation }
     }
 
     fn hand_out(&mut self) {
@@ -133,11 +124,12 @@ impl PartialNodeShell {
     }
 
     /// Shards fold what waits: live first (INV-5).
-    fn fold(&mut self) {
+    fn fold(&mut self, setup: &Setup) {
+        let known = Arc::new(self.known(setup));
         for shard in &mut self.shards {
             while let Some(work) = shard.live.pop_front().or_else(|| shard.replay.pop_front()) {
                 if !shard.folder.knows(&work.batch) {
-                    shard.folder.learn(Arc::clone(&self.former));
+                    shard.folder.learn(Arc::clone(&known));
                 }
                 shard.folder.fold(&work.batch, work.partitions, work.lane);
             }
@@ -213,7 +205,7 @@ impl PartialNodeShell {
 
 impl Node for PartialNodeShell {
     fn tick(&mut self, cx: &mut Cx<'_>) {
-        self.fold();
+        self.fold(cx.setup);
         if cx.now.since(self.flushed) >= FLUSH {
             self.flushed = cx.now;
             self.flush(cx);
@@ -229,7 +221,7 @@ impl Node for PartialNodeShell {
             cluster: "sim".to_owned(),
             node: "partial".to_owned(),
             incarnation: self.who,
-            versions: setup.files[self.file].versions,
+            versions: setup.files[self.book.file].versions,
             partitions: setup.partitions,
         })
     }
@@ -246,8 +238,7 @@ impl Node for PartialNodeShell {
                 && conn.who.nonce != hello.incarnation.nonce
         };
         let version = hello.versions.rules;
-        let knows = version == cx.setup.files[self.file].versions.rules || self.former.contains_key(&version);
-        if class == Class::Live && !knows {
+        if class == Class::Live && !self.book.knows(&cx.setup.files, version) {
             cx.truth.visit("newer rules refused");
             return Err(RefuseReason::Versions);
         }
@@ -267,6 +258,7 @@ impl Node for PartialNodeShell {
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, _welcome: &HelloOk) {
         let owner = cx.setup.links[link].index;
         self.watermark_at.remove(&link);
+        self.told.remove(&link);
         self.links_up.insert(link, true);
         self.machine.owner_connected(owner);
         self.pool.link_up(cx.now, owner);
@@ -290,7 +282,7 @@ impl Node for PartialNodeShell {
         match (from, frame) {
             (Port::Conn(conn), Frame::Batch { attempt, class, bytes }) => {
                 let Ok(batch) = Batch::decode(bytes) else { return Err("a damaged batch") };
-                if batch.header().versions.rules != cx.setup.files[self.file].versions.rules {
+                if batch.header().versions.rules != cx.setup.files[self.book.file].versions.rules {
                     cx.truth.visit("batch of former rules");
                 }
                 let own = self.conns.get(&conn).map_or(Class::Live, |conn| conn.class);
@@ -306,7 +298,11 @@ impl Node for PartialNodeShell {
                 self.pool.verdict(cx.now, cx.setup.links[link].index, verdict);
             }
             (Port::Link(_), Frame::Drain) => {}
-            (Port::Link(_), Frame::Rules(bytes)) => self.learn(cx, &bytes),
+            (_, Frame::Rules(bytes)) => {
+                if let Some(file) = self.book.learn(cx, &bytes, false) {
+                    self.machine.know_rules(cx.setup.files[file].versions.rules);
+                }
+            }
             _ => return Err("frame that a partial node does not take"),
         }
         Ok(())
@@ -335,6 +331,7 @@ impl Node for PartialNodeShell {
                     cx.say(Port::Link(link), Frame::Watermark(watermark));
                 }
             }
+            self.book.tell(cx, Port::Link(link), self.told.entry(link).or_default());
             while let Some(flush) = self.machine.next_flush(cx.now, cx.setup.links[link].index) {
                 let frame = Frame::Flush(flush.clone());
                 cx.say(Port::Link(link), frame);

@@ -10,7 +10,7 @@ use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 
-use crate::file::FileId;
+use crate::book::Book;
 use crate::node::{Cx, Node, Port};
 use crate::setup::{LinkId, Setup};
 use crate::spill::Spiller;
@@ -32,7 +32,8 @@ pub struct RelayNode {
     pub orders: Orders,
     pub spill: Spiller,
     pub who: Incarnation,
-    pub file: FileId,
+    pub book: Book,
+    told: BTreeMap<LinkId, usize>,
     lanes: BTreeMap<PartitionSet, Lane>,
     /// What the machine has to answer for, as the simulator saw it.
     pub held: BTreeSet<BatchId>,
@@ -79,7 +80,8 @@ impl RelayNode {
             pool,
             spill: Spiller::new(who),
             who,
-            file: cx.file,
+            book: Book::open(cx),
+            told: BTreeMap::new(),
             lanes: BTreeMap::new(),
             held: BTreeSet::new(),
             owed: 0,
@@ -109,7 +111,7 @@ impl RelayNode {
     }
 
     fn append(&mut self, cx: &mut Cx<'_>, point: Point) {
-        let fed = cx.setup.files[self.file].feeds[point.series].iter();
+        let fed = cx.setup.files[self.book.file].feeds[point.series].iter();
         let set = fed.fold(PartitionSet::default(), |set, (_, partition)| set.with(*partition));
         let now = cx.now;
         let lane = self.lanes.entry(set).or_insert_with(|| Lane {
@@ -129,7 +131,7 @@ impl RelayNode {
             let Some(lane) = self.lanes.remove(&set) else { continue };
             self.owed += lane.points.len() as u64;
             if let Some(id) = self.machine.seal(cx.now, lane.builder) {
-                cx.truth.sealed(id, lane.points, set, self.file);
+                cx.truth.sealed(id, lane.points, set, self.book.file);
                 self.held.insert(id);
             }
         }
@@ -250,7 +252,7 @@ impl Node for RelayNode {
             cluster: "sim".to_owned(),
             node: "relay".to_owned(),
             incarnation: self.who,
-            versions: setup.files[self.file].versions,
+            versions: setup.files[self.book.file].versions,
             partitions: setup.partitions,
         })
     }
@@ -267,6 +269,7 @@ impl Node for RelayNode {
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, welcome: &HelloOk) {
         let peer = RelayNode::peer(cx, link);
         self.watermark_at.remove(&link);
+        self.told.remove(&link);
         self.up.insert(link);
         self.machine.link_up(cx.now, peer, welcome.window_bytes);
         self.pool.link_up(cx.now, peer);
@@ -323,6 +326,7 @@ impl Node for RelayNode {
                 continue;
             }
             let port = Port::Link(link);
+            self.book.tell(cx, port, self.told.entry(link).or_default());
             if self.watermark_at.get(&link).is_none_or(|at| cx.now.since(*at) >= SECOND) {
                 self.watermark_at.insert(link, cx.now);
                 let open = self.lanes.values().filter_map(|lane| lane.builder.min_ts()).min();

@@ -40,9 +40,9 @@ impl Process {
     /// The cluster file that it was started with; `None`: it has none.
     pub fn file(&self) -> Option<FileId> {
         match self {
-            Process::Relay(node) => Some(node.file),
-            Process::Partial(node) => Some(node.file),
-            Process::Final(node) => Some(node.file),
+            Process::Relay(node) => Some(node.book.file),
+            Process::Partial(node) => Some(node.book.file),
+            Process::Final(node) => Some(node.book.file),
             Process::Replayer(node) => Some(node.file),
             Process::Store(_) => None,
         }
