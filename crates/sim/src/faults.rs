@@ -41,6 +41,21 @@ pub enum Fault {
     Operator { node: NodeId, what: Order },
     /// kill -9, and the power goes `after_ms` after the next start.
     KillThenPower { node: NodeId, down_ms: u64, after_ms: u64 },
+    /// An operator forgets a relay.
+    Forget { node: NodeId, how: Forgets },
+}
+
+/// What becomes of a relay that is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgets {
+    /// It is at work all the while (`--force`).
+    AtWork,
+    /// Its machine died and does not come back.
+    ForEver,
+    /// Its machine died and comes back as it was, after so many milliseconds.
+    ComesBack { ms: u64 },
+    /// A new machine takes its name.
+    Replaced { ms: u64 },
 }
 
 /// How a disk fails.
@@ -77,7 +92,7 @@ pub struct Planned {
 }
 
 /// The names of all kinds: first those of [`draw`]'s numbers, then those that are drawn apart.
-pub const KINDS: [&str; 16] = [
+pub const KINDS: [&str; 17] = [
     "kill",
     "power cut",
     "disk lost",
@@ -94,6 +109,7 @@ pub const KINDS: [&str; 16] = [
     "operator",
     "damage",
     "kill, then power cut",
+    "forget",
 ];
 
 /// How many [`draw`] draws.
@@ -119,6 +135,7 @@ impl Fault {
             Fault::Operator { .. } => 13,
             Fault::Damage { .. } => 14,
             Fault::KillThenPower { .. } => 15,
+            Fault::Forget { .. } => 16,
         }
     }
 }
@@ -132,7 +149,7 @@ pub fn allowed(schedule: &[Planned]) -> BTreeSet<&'static str> {
             // A batch that was in hand twice.
             Fault::Panic { .. } => &["poison"],
             // Old records of a retired epoch are there again.
-            Fault::RollBack { .. } => &["duplicate_sender"],
+            Fault::RollBack { .. } | Fault::Forget { .. } => &["duplicate_sender"],
             Fault::Damage { .. } => &["corrupt"],
             _ => &[],
         }

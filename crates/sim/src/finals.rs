@@ -10,7 +10,9 @@ use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::watermarks::Watermarks;
 use engine::window::{BlockId, Due};
-use engine::wire::{Flush, FlushReply, Frame, GroupReply, Hello, HelloOk, Lane, RefuseReason, Role};
+use engine::wire::{
+    FORGOTTEN, Flush, FlushReply, Frame, GroupReply, Hello, HelloOk, Lane, RefuseReason, Role, Watermark,
+};
 use final_log::journal::{Append, Journal, appends, decode_marks, encode_marks};
 use final_log::recover;
 use store::{Disposition, MemStore, Store, StoreError};
@@ -302,7 +304,7 @@ impl FinalNode {
         let stores: Vec<Outlet<'_>> =
             cx.setup.rings.iter().enumerate().map(|(first, ring)| Outlet { ring, first, addresses: 1 }).collect();
         let outlets = Outlets { rules: &cx.setup.rules, stores: &stores, views: &views };
-        let watermark = self.watermarks.latest(cx.now).iter().map(|watermark| watermark.at).min();
+        let watermark = self.latest(cx).iter().map(|watermark| watermark.at).min();
         let times = Times { now: cx.unix, watermark, mono: cx.now };
         for index in 0..self.owned.len() {
             let partition = &mut self.owned[index].partition;
@@ -317,6 +319,13 @@ impl FinalNode {
         }
     }
 
+    /// The latest word of every sender that is neither silent nor forgotten.
+    fn latest(&mut self, cx: &Cx<'_>) -> Vec<Watermark> {
+        let mut latest = self.watermarks.latest(cx.now);
+        latest.retain(|watermark| !cx.forgotten.contains(&watermark.sender));
+        latest
+    }
+
     /// Once a second: retire, seal, checkpoint, evict.
     fn keep(&mut self, cx: &mut Cx<'_>) {
         let floor = UnixSeconds(cx.unix.0.saturating_sub(HORIZON));
@@ -325,12 +334,12 @@ impl FinalNode {
             if self.ill {
                 continue;
             }
-            for watermark in self.watermarks.latest(cx.now) {
+            let latest = self.latest(cx).into_iter().map(|watermark| (watermark.sender, watermark.retired));
+            let forgotten = cx.forgotten.iter().map(|sender| (*sender, FORGOTTEN));
+            for (sender, floor) in latest.chain(forgotten).filter(|(_, floor)| *floor > 0) {
                 let partition = &mut self.owned[index].partition;
-                if watermark.retired > 0
-                    && let Some((_, record)) = partition.retire(watermark.sender, watermark.retired)
-                {
-                    cx.truth.visit("epoch retired");
+                if let Some((_, record)) = partition.retire(sender, floor) {
+                    cx.truth.visit(if floor == FORGOTTEN { "sender forgotten" } else { "epoch retired" });
                     let mark = Some((partition.number(), partition.mark()));
                     note_record(cx, &record);
                     self.append(Append { record: Some(record), mark, ..Append::default() });

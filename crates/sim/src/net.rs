@@ -185,9 +185,12 @@ impl World {
                 let node = self.setup.links[link].dialer;
                 self.call(node, |process, cx| process.node().up(cx, link, &welcome));
             }
-            (false, ..) => {
+            (false, _, frame) => {
                 self.truth.visit("link refused");
                 self.close(conn, to, true);
+                if let (Frame::Refuse(reason), Some((node, Port::Link(link)))) = (frame, self.port_of(conn, to)) {
+                    self.call(node, |process, cx| process.node().refused(cx, link, reason));
+                }
             }
             (true, _, frame) => {
                 let Some((node, port)) = self.port_of(conn, to) else { return };

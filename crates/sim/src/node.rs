@@ -1,5 +1,7 @@
 //! What a simulated process is to the world: it hears frames and time, and says frames. Shells only; decisions are in `engine`.
 
+use std::collections::BTreeSet;
+
 use engine::store_link;
 use engine::time::{Mono, UnixSeconds};
 use engine::wire::{Frame, Hello, HelloOk, RefuseReason};
@@ -40,6 +42,8 @@ pub struct Cx<'w> {
     pub truth: &'w mut Truth,
     pub trace: &'w mut Trace,
     pub disk: &'w mut Disk,
+    /// Senders that this node has heard are forgotten.
+    pub forgotten: &'w BTreeSet<u64>,
     pub out: Vec<(Port, Frame)>,
     pub plain: Vec<(LinkId, Plain)>,
     /// Wake me then, with this tag.
@@ -74,6 +78,8 @@ pub trait Node {
     }
     /// A link that it dialled was welcomed.
     fn up(&mut self, _cx: &mut Cx<'_>, _link: LinkId, _welcome: &HelloOk) {}
+    /// A link that it dialled was not welcome.
+    fn refused(&mut self, _cx: &mut Cx<'_>, _link: LinkId, _reason: RefuseReason) {}
     /// A link that it dialled is gone.
     fn down(&mut self, _cx: &mut Cx<'_>, _link: LinkId) {}
     /// A connection that it accepted is gone.

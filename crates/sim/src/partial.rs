@@ -221,6 +221,9 @@ impl Node for PartialNodeShell {
                 && conn.who.sender == hello.incarnation.sender
                 && conn.who.nonce != hello.incarnation.nonce
         };
+        if class == Class::Live && cx.forgotten.contains(&hello.incarnation.sender) {
+            return Err(RefuseReason::Forgotten);
+        }
         if class == Class::Live && self.conns.values().find(other).is_some() {
             return Err(RefuseReason::DuplicateSender);
         }
@@ -297,7 +300,8 @@ impl Node for PartialNodeShell {
         for link in links {
             if self.watermark_at.get(&link).is_none_or(|at| cx.now.since(*at) >= SECOND) {
                 self.watermark_at.insert(link, cx.now);
-                for watermark in self.watermarks.latest(cx.now) {
+                let latest = self.watermarks.latest(cx.now);
+                for watermark in latest.into_iter().filter(|watermark| !cx.forgotten.contains(&watermark.sender)) {
                     cx.say(Port::Link(link), Frame::Watermark(watermark));
                 }
             }

@@ -1,13 +1,13 @@
 //! Faults that are drawn apart, each kind by a generator of its own: a new kind changes nothing in the runs that do not have it.
 //! Each strikes a part of the runs, a few times.
 
-use crate::faults::{Fault, Planned};
+use crate::faults::{Fault, Forgets, Planned};
 use crate::rng::Rng;
 use crate::setup::{NodeId, Role, Setup};
 
 /// Draws them all, in `from..until` (milliseconds).
 pub fn schedule(seed: u64, setup: &Setup, from: u64, until: u64) -> Vec<Planned> {
-    let kinds: [(u64, u64, Draw); 1] = [(0x00a1_1c07, 15, kill_then_power)];
+    let kinds: [(u64, u64, Draw); 2] = [(0x00a1_1c07, 15, kill_then_power), (0x00f0_96e7, 10, forget)];
     let mut planned = Vec::new();
     for (salt, percent, draw) in kinds {
         let mut rng = Rng::new(seed ^ salt);
@@ -34,4 +34,12 @@ fn some(rng: &mut Rng, setup: &Setup, wanted: impl Fn(&Role) -> bool) -> NodeId 
 fn kill_then_power(rng: &mut Rng, setup: &Setup) -> Fault {
     let node = some(rng, setup, |role| matches!(role, Role::Relay(_) | Role::Final(_)));
     Fault::KillThenPower { node, down_ms: rng.range(300, 3_000), after_ms: rng.range(50, 1_500) }
+}
+
+/// A relay that never comes back, or does after all.
+fn forget(rng: &mut Rng, setup: &Setup) -> Fault {
+    let node = some(rng, setup, |role| matches!(role, Role::Relay(_)));
+    let ms = rng.range(300, 30_000);
+    let how = rng.pick(&[Forgets::AtWork, Forgets::ForEver, Forgets::ComesBack { ms }, Forgets::Replaced { ms }]);
+    Fault::Forget { node, how }
 }

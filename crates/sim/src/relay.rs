@@ -17,6 +17,8 @@ use crate::truth::{Fate, Point};
 
 const WRITES_PER_PUMP: usize = 64;
 const SECOND: Duration = Duration::from_secs(1);
+/// As in the relay's shell: a refusal that lasts longer is meant.
+const BELIEVED_AFTER: Duration = Duration::from_secs(6);
 
 struct Lane {
     builder: Builder,
@@ -39,15 +41,26 @@ pub struct RelayNode {
     watermark_at: BTreeMap<LinkId, Mono>,
     up: BTreeSet<LinkId>,
     round_at: Mono,
+    /// Since when which peer refuses it as a second one of its sender; see the relay's `doubt`.
+    refused: BTreeMap<usize, Mono>,
+    forgotten: bool,
+}
+
+/// What the aggregators know of a relay that starts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// The highest epoch; zero if there is none.
+    pub epoch: u32,
+    pub is_forgotten: bool,
 }
 
 impl RelayNode {
-    /// A process begins. `known`: the highest epoch of this sender that the aggregators have said.
-    pub fn start(cx: &mut Cx<'_>, known: u32) -> RelayNode {
+    /// A process begins.
+    pub fn start(cx: &mut Cx<'_>, known: Known) -> RelayNode {
         let (sender, epoch) = match cx.disk.identity {
             None => (cx.rng.number(), cx.unix.0),
             // No epoch is left after four thousand million seconds; runs are shorter.
-            Some((sender, epoch)) => (sender, engine::batch::next_epoch(epoch, known, cx.unix).unwrap_or(epoch)),
+            Some((sender, epoch)) => (sender, engine::batch::next_epoch(epoch, known.epoch, cx.unix).unwrap_or(epoch)),
         };
         cx.disk.identity = Some((sender, epoch));
         let who = Incarnation { sender, epoch, nonce: cx.rng.number() };
@@ -84,6 +97,8 @@ impl RelayNode {
             watermark_at: BTreeMap::new(),
             up: BTreeSet::new(),
             round_at: Mono::ZERO,
+            refused: BTreeMap::new(),
+            forgotten: known.is_forgotten,
         }
     }
 
@@ -91,6 +106,9 @@ impl RelayNode {
     pub fn input(&mut self, cx: &mut Cx<'_>) {
         if !self.machine.accepts(cx.now) {
             cx.truth.visit("clients wait");
+            return;
+        }
+        if self.is_in_doubt(cx) {
             return;
         }
         for _ in 0..cx.rng.range(1, 6) {
@@ -103,6 +121,18 @@ impl RelayNode {
         let full = cx.setup.tunables.batch_bytes;
         self.seal(cx, |lane, _| lane.builder.body_len() >= full);
         self.account(cx);
+    }
+
+    /// It must take no points: it is forgotten, or a second one of its sender.
+    fn is_in_doubt(&self, cx: &mut Cx<'_>) -> bool {
+        if self.forgotten {
+            cx.truth.visit("relay is forgotten");
+        }
+        let is_second = self.refused.values().any(|since| cx.now.since(*since) >= BELIEVED_AFTER);
+        if is_second {
+            cx.truth.visit("relay is a second one");
+        }
+        self.forgotten || is_second
     }
 
     fn append(&mut self, cx: &mut Cx<'_>, point: Point) {
@@ -265,9 +295,18 @@ impl Node for RelayNode {
         let peer = RelayNode::peer(cx, link);
         self.watermark_at.remove(&link);
         self.up.insert(link);
+        self.refused.remove(&peer);
         self.machine.link_up(cx.now, peer, welcome.window_bytes);
         self.pool.link_up(cx.now, peer);
         self.decided(cx);
+    }
+
+    fn refused(&mut self, cx: &mut Cx<'_>, link: LinkId, reason: RefuseReason) {
+        match reason {
+            RefuseReason::Forgotten => self.forgotten = true,
+            RefuseReason::DuplicateSender => _ = self.refused.entry(RelayNode::peer(cx, link)).or_insert(cx.now),
+            _ => {}
+        }
     }
 
     fn down(&mut self, cx: &mut Cx<'_>, link: LinkId) {
@@ -296,7 +335,12 @@ impl Node for RelayNode {
             Frame::Durable(durable) => self.machine.durable(cx.now, peer, &durable),
             Frame::Nack { id, reason } => {
                 cx.truth.visit(reason.as_str());
+                let held = self.machine.holds(id);
                 self.machine.nack(cx.now, peer, id, reason);
+                // Counted here as dropped, also if a journal has it: that is settled without a word.
+                if held && !self.machine.holds(id) {
+                    cx.truth.set_fate(id, Fate::Dropped);
+                }
             }
             Frame::Verdict(verdict) => {
                 self.pool.verdict(cx.now, peer, verdict);

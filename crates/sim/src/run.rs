@@ -153,6 +153,7 @@ fn noise(world: &mut World) -> Option<String> {
     for (node, host) in world.hosts.iter_mut().enumerate() {
         let name = &names[node];
         let is_loud = match &mut host.process {
+            None if host.gone => None,
             None => Some("is down".to_owned()),
             Some(Process::Relay(relay)) => match (relay.machine.held().1, relay.spill.pending()) {
                 (0, Some(0)) => None,

@@ -11,7 +11,7 @@ use engine::time::Mono;
 use store::{Fault as DiskFault, FaultPlan, Store};
 
 use crate::disk::Disk;
-use crate::faults::{DiskTrouble, Fault, KINDS, Order};
+use crate::faults::{DiskTrouble, Fault, Forgets, KINDS, Order};
 use crate::rng::Rng;
 use crate::setup::{LinkKind, NodeId};
 use crate::truth::Fate;
@@ -90,6 +90,7 @@ impl World {
                 let again = Fault::PowerCut { node, down_ms };
                 self.plan(self.now + Duration::from_millis(down_ms + after_ms), Event::Fault(again));
             }
+            Fault::Forget { node, how } => self.forget(node, how),
         }
     }
 
@@ -100,6 +101,7 @@ impl World {
             Fault::Reset { link } | Fault::HalfOpen { link, .. } => self.dials[*link].conn.is_some(),
             Fault::Kill { node, .. }
             | Fault::KillThenPower { node, .. }
+            | Fault::Forget { node, .. }
             | Fault::PowerCut { node, .. }
             | Fault::DiskLost { node, .. }
             | Fault::Snapshot { node }
@@ -122,6 +124,33 @@ impl World {
         let mut rng = self.rng.fork();
         disk(&mut self.hosts[node].disk, &mut rng);
         self.plan(self.now + Duration::from_millis(down_ms), Event::Start(node));
+    }
+
+    /// An operator forgets a relay. Some nodes hear of it at once, others later, from their peers.
+    fn forget(&mut self, node: NodeId, how: Forgets) {
+        let Some((sender, _)) = self.hosts[node].disk.identity else { return };
+        let back = match how {
+            Forgets::AtWork => None,
+            Forgets::ForEver => Some(None),
+            Forgets::ComesBack { ms } | Forgets::Replaced { ms } => Some(Some(ms)),
+        };
+        if let Some(back) = back {
+            self.kill(node, true);
+            self.hosts[node].gone = true;
+            if let Some(ms) = back {
+                self.plan(self.now + Duration::from_millis(ms), Event::Return(node));
+            }
+        }
+        if matches!(how, Forgets::Replaced { .. }) {
+            self.hosts[node].disk = Disk::default();
+            self.hosts[node].snapshot = None;
+        }
+        self.truth.forgotten.insert(sender);
+        let mut rng = self.rng.fork();
+        for other in 0..self.hosts.len() {
+            let ms = if rng.percent(70) { rng.range(1, 300) } else { rng.range(300, 8_000) };
+            self.plan(self.now + Duration::from_millis(ms), Event::Ordered(other, sender));
+        }
     }
 
     /// What only the disk of a relay has may be gone.
