@@ -44,6 +44,8 @@ pub struct Cx<'w> {
     pub disk: &'w mut Disk,
     /// Senders that this node has heard are forgotten.
     pub forgotten: &'w BTreeSet<u64>,
+    /// The partial nodes in this node's cluster file.
+    pub peers: &'w [usize],
     pub out: Vec<(Port, Frame)>,
     pub plain: Vec<(LinkId, Plain)>,
     /// Wake me then, with this tag.
@@ -65,6 +67,10 @@ pub trait Node {
     fn tick(&mut self, cx: &mut Cx<'_>);
     /// A time that it asked for has come.
     fn wake(&mut self, _cx: &mut Cx<'_>, _tag: u32) {}
+    /// Whether it dials this link.
+    fn dials(&self, _setup: &Setup, _link: LinkId) -> bool {
+        true
+    }
     /// Its greeting on a link that it dials.
     fn hello(&self, _setup: &Setup) -> Option<Hello> {
         None

@@ -33,6 +33,7 @@ pub struct RelayNode {
     pub orders: Orders,
     pub spill: Spiller,
     pub who: Incarnation,
+    peers: Vec<usize>,
     lanes: BTreeMap<PartitionSet, Lane>,
     /// What the machine has to answer for, as the simulator saw it.
     pub held: BTreeSet<BatchId>,
@@ -65,11 +66,12 @@ impl RelayNode {
         cx.disk.identity = Some((sender, epoch));
         let who = Incarnation { sender, epoch, nonce: cx.rng.number() };
         let tunables = &cx.setup.tunables;
+        let names: Vec<String> = cx.peers.iter().map(|peer| cx.setup.peers[*peer].clone()).collect();
         let settings = Settings {
             incarnation: who,
             versions: cx.setup.versions,
             partitions: cx.setup.partitions,
-            peers: cx.setup.peers.clone(),
+            peers: names.clone(),
             ack_timeout: Duration::from_secs(3),
             retain_bytes: tunables.retain_bytes,
             journal: tunables.journal,
@@ -83,13 +85,14 @@ impl RelayNode {
             floor_percent: 50,
             max_ejected_percent: 20,
         };
-        let pool = Pool::new(health, cx.setup.peers.clone(), cx.now);
+        let pool = Pool::new(health, names, cx.now);
         RelayNode {
             machine: Relay::new(settings, cx.now),
             orders: pool.orders(),
             pool,
             spill: Spiller::new(who),
             who,
+            peers: cx.peers.to_vec(),
             lanes: BTreeMap::new(),
             held: BTreeSet::new(),
             owed: 0,
@@ -241,8 +244,9 @@ impl RelayNode {
         self.machine.set_eligible(cx.now, &eligible);
     }
 
-    fn peer(cx: &Cx<'_>, link: LinkId) -> usize {
-        cx.setup.links[link].index
+    /// The place of a link's partial node in the list that this process has read.
+    fn peer(&self, cx: &Cx<'_>, link: LinkId) -> Option<usize> {
+        self.peers.iter().position(|peer| *peer == cx.setup.links[link].index)
     }
 
     /// A panic inside the machine, put right.
@@ -270,6 +274,10 @@ impl Node for RelayNode {
         self.account(cx);
     }
 
+    fn dials(&self, setup: &Setup, link: LinkId) -> bool {
+        self.peers.contains(&setup.links[link].index)
+    }
+
     fn hello(&self, setup: &Setup) -> Option<Hello> {
         Some(Hello {
             protocol: PROTOCOL,
@@ -292,7 +300,7 @@ impl Node for RelayNode {
     }
 
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, welcome: &HelloOk) {
-        let peer = RelayNode::peer(cx, link);
+        let Some(peer) = self.peer(cx, link) else { return };
         self.watermark_at.remove(&link);
         self.up.insert(link);
         self.refused.remove(&peer);
@@ -304,13 +312,17 @@ impl Node for RelayNode {
     fn refused(&mut self, cx: &mut Cx<'_>, link: LinkId, reason: RefuseReason) {
         match reason {
             RefuseReason::Forgotten => self.forgotten = true,
-            RefuseReason::DuplicateSender => _ = self.refused.entry(RelayNode::peer(cx, link)).or_insert(cx.now),
+            RefuseReason::DuplicateSender => {
+                if let Some(peer) = self.peer(cx, link) {
+                    self.refused.entry(peer).or_insert(cx.now);
+                }
+            }
             _ => {}
         }
     }
 
     fn down(&mut self, cx: &mut Cx<'_>, link: LinkId) {
-        let peer = RelayNode::peer(cx, link);
+        let Some(peer) = self.peer(cx, link) else { return };
         self.up.remove(&link);
         self.machine.link_down(cx.now, peer);
         self.pool.link_down(cx.now, peer);
@@ -330,7 +342,7 @@ impl Node for RelayNode {
             }
             Port::Link(link) => link,
         };
-        let peer = RelayNode::peer(cx, link);
+        let Some(peer) = self.peer(cx, link) else { return Err("a frame of a link that is not dialled") };
         match frame {
             Frame::Durable(durable) => self.machine.durable(cx.now, peer, &durable),
             Frame::Nack { id, reason } => {
@@ -359,10 +371,7 @@ impl Node for RelayNode {
 
     fn pump(&mut self, cx: &mut Cx<'_>) {
         for link in cx.setup.dialed_by(cx.me) {
-            let peer = RelayNode::peer(cx, link);
-            if !self.up.contains(&link) {
-                continue;
-            }
+            let Some(peer) = self.peer(cx, link).filter(|_| self.up.contains(&link)) else { continue };
             let port = Port::Link(link);
             if self.watermark_at.get(&link).is_none_or(|at| cx.now.since(*at) >= SECOND) {
                 self.watermark_at.insert(link, cx.now);

@@ -10,6 +10,7 @@ use crate::faults::{self, Fault, Planned};
 use crate::oracle::Lines;
 use crate::rare;
 use crate::rng::Rng;
+use crate::setup::Spares;
 use crate::world::{Event, Process, World};
 
 /// Faults begin when links are up.
@@ -56,7 +57,8 @@ pub struct Report {
 
 /// Runs one seed. A panic anywhere is a violation.
 pub fn run(plan: &Plan) -> Report {
-    let mut world = World::new(plan.seed, plan.verbose);
+    let spares = if plan.old || plan.calm { Spares::default() } else { rare::spares(plan.seed) };
+    let mut world = World::new(plan.seed, plan.verbose, spares);
     let schedule = schedule(plan, &world);
     world.truth.allowed = faults::allowed(&schedule);
     let ended = catch_unwind(AssertUnwindSafe(|| drive(&mut world, &schedule)));

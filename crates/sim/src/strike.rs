@@ -13,7 +13,7 @@ use store::{Fault as DiskFault, FaultPlan, Store};
 use crate::disk::Disk;
 use crate::faults::{DiskTrouble, Fault, Forgets, KINDS, Order};
 use crate::rng::Rng;
-use crate::setup::{LinkKind, NodeId};
+use crate::setup::{LinkKind, NodeId, Role};
 use crate::truth::Fate;
 use crate::world::{Event, Process, World};
 
@@ -91,6 +91,16 @@ impl World {
                 self.plan(self.now + Duration::from_millis(down_ms + after_ms), Event::Fault(again));
             }
             Fault::Forget { node, how } => self.forget(node, how),
+            Fault::Clone { node } => {
+                if let Some(spare) = self.setup.spare(|role| matches!(role, Role::Relay(_)))
+                    && self.hosts[spare].gone
+                {
+                    self.truth.has_clones = true;
+                    self.hosts[spare].disk = self.hosts[node].disk.copy();
+                    self.hosts[spare].gone = false;
+                    self.start(spare);
+                }
+            }
         }
     }
 
@@ -102,6 +112,7 @@ impl World {
             Fault::Kill { node, .. }
             | Fault::KillThenPower { node, .. }
             | Fault::Forget { node, .. }
+            | Fault::Clone { node }
             | Fault::PowerCut { node, .. }
             | Fault::DiskLost { node, .. }
             | Fault::Snapshot { node }

@@ -61,6 +61,8 @@ pub struct Truth {
     pub allowed: BTreeSet<&'static str>,
     /// Senders that an operator has forgotten: what is not durable then may stay so.
     pub forgotten: BTreeSet<u64>,
+    /// There are relays with copies of one disk: two may give out one name, and only their nonces differ.
+    pub has_clones: bool,
     /// Stores that were so slow, before their first receipt, that a sender took them for stores without receipts: what such a
     /// one loses nobody hears of (`engine::store_link`).
     pub without_receipts: BTreeSet<usize>,

@@ -19,7 +19,7 @@ use crate::plain::StoreNode;
 use crate::relay::{Known, RelayNode};
 use crate::replayer::ReplayerNode;
 use crate::rng::Rng;
-use crate::setup::{LinkId, NodeId, Role, Setup};
+use crate::setup::{LinkId, NodeId, Role, Setup, Spares};
 use crate::trace::Trace;
 use crate::truth::Truth;
 
@@ -66,6 +66,8 @@ pub struct Host {
     pub gone: bool,
     /// Senders that it has heard are forgotten: the file of orders, which outlives processes.
     pub forgotten: BTreeSet<u64>,
+    /// The partial nodes in its cluster file: read when a process starts.
+    pub peers: Vec<usize>,
     rng: Rng,
 }
 
@@ -115,10 +117,11 @@ pub struct World {
 
 impl World {
     /// A cluster whose processes all start at once.
-    pub fn new(seed: u64, verbose: bool) -> World {
+    pub fn new(seed: u64, verbose: bool, spares: Spares) -> World {
         let mut rng = Rng::new(seed);
-        let setup = Setup::new(&mut rng);
-        let host = |_: &Role| Host {
+        let setup = Setup::new(&mut rng, spares);
+        let mut spare_rng = Rng::new(seed ^ 0x5ba7_e5ba);
+        let host = |node: NodeId| Host {
             process: None,
             life: 0,
             disk: Disk::default(),
@@ -126,11 +129,12 @@ impl World {
             roll_backs: 0,
             paused_until: Mono::ZERO,
             snapshot: None,
-            gone: false,
+            gone: node >= setup.regular,
             forgotten: BTreeSet::new(),
-            rng: rng.fork(),
+            peers: setup.first_peers(),
+            rng: if node < setup.regular { rng.fork() } else { spare_rng.fork() },
         };
-        let hosts: Vec<Host> = setup.nodes.iter().map(host).collect();
+        let hosts: Vec<Host> = (0..setup.nodes.len()).map(host).collect();
         let mut world = World {
             dials: setup.links.iter().map(|_| Dial::default()).collect(),
             truth: Truth::default(),
@@ -267,6 +271,7 @@ impl World {
             trace: &mut self.trace,
             disk: &mut host.disk,
             forgotten: &host.forgotten,
+            peers: &host.peers,
             out: Vec::new(),
             plain: Vec::new(),
             wakes: Vec::new(),
