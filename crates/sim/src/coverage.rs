@@ -43,8 +43,13 @@ pub const MUST: &[&str] = &[
     "journal",
     "dead letters",
     "record damaged",
+    "relay disowned",
+    "relay is forgotten",
+    "relay is a second one",
+    "sender forgotten",
     // Answers to batches.
     "overloaded",
+    "retired",
     // Replay.
     "lent",
     "lease ran out",

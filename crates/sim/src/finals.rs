@@ -11,7 +11,9 @@ use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::watermarks::Watermarks;
 use engine::window::{BlockId, Due};
-use engine::wire::{Flush, FlushReply, Frame, GroupReply, Hello, HelloOk, Lane, RefuseReason, Role};
+use engine::wire::{
+    FORGOTTEN, Flush, FlushReply, Frame, GroupReply, Hello, HelloOk, Lane, RefuseReason, Role, Watermark,
+};
 use final_log::journal::{Append, Journal, appends, decode_marks, encode_marks};
 use final_log::recover;
 use store::{Disposition, MemStore, Store, StoreError};
@@ -22,6 +24,8 @@ use crate::node::{Cx, Node, Port};
 use crate::records::{found, in_pieces, note_record};
 use crate::sender::Senders;
 use crate::setup::LinkId;
+
+mod disk;
 
 const SECOND: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(100);
@@ -133,33 +137,6 @@ impl FinalNode {
         self.queue.clear();
     }
 
-    fn open(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        let mut store = cx.disk.store.open();
-        if self.journal.is_none() {
-            let marks = cx.disk.witness.as_deref().map(decode_marks).unwrap_or_default();
-            self.journal = Some(Journal::open(&mut store, marks)?);
-        }
-        self.store = Some(store);
-        Ok(())
-    }
-
-    fn recover(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        let (Some(store), Some(journal)) = (&self.store, &self.journal) else { return Ok(()) };
-        let names: Vec<String> = (0..self.senders.count()).map(|target| format!("carbon-{target}")).collect();
-        let mark = |number: u16| journal.marks().get(&number).copied();
-        let recovered = recover::partitions(&self.mine, &names, store, &mark, &|| ())?;
-        let recovered = recovered.unwrap_or_else(|error| panic!("a store of our own format: {error}"));
-        for (partition, findings) in recovered {
-            found(cx, partition.number(), &findings);
-            cx.truth.recovered(partition.number(), partition.mark().next);
-            let owned = Owned { partition, checkpointed: cx.now, checkpoint_token: 0, durable: None };
-            self.owned.push(owned);
-        }
-        self.say_what_is_covered();
-        cx.truth.visit("final recovered");
-        Ok(())
-    }
-
     fn say_what_is_covered(&mut self) {
         for index in 0..self.owned.len() {
             let partition = &mut self.owned[index].partition;
@@ -216,70 +193,6 @@ impl FinalNode {
         }
     }
 
-    /// The log thread: takes what has come, writes it, and has it synced after a while.
-    fn log(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        if self.syncing || cx.now < self.retry_at {
-            return Ok(());
-        }
-        if self.store.is_none() {
-            self.open(cx)?;
-        }
-        if self.owned.is_empty() && self.in_hand.is_empty() && !self.mine.is_empty() {
-            self.recover(cx)?;
-        }
-        if self.in_hand.is_empty() {
-            self.in_hand = self.queue.drain(..).collect();
-        }
-        if self.in_hand.is_empty() {
-            return Ok(());
-        }
-        let (Some(store), Some(journal)) = (&mut self.store, &mut self.journal) else { return Ok(()) };
-        self.in_hand.iter_mut().for_each(|append| journal.take(append));
-        // A power cut may come between any two writes: as for much larger ones, in some runs each append is one.
-        let alone = cx.setup.tunables.evicts;
-        for appends in self.in_hand.chunks(if alone { 1 } else { self.in_hand.len() }) {
-            for batch in journal.batches(appends) {
-                store.write(&batch)?;
-            }
-        }
-        for append in &mut self.in_hand {
-            for (partition, id) in std::mem::take(&mut append.loads) {
-                self.loaded.push((partition, id, recover::load(store, partition, id)?));
-            }
-        }
-        self.syncing = true;
-        let (low, high) = cx.setup.tunables.final_sync_ms;
-        cx.wakes.push((cx.now + Duration::from_millis(cx.rng.range(low, high)), SYNCED));
-        Ok(())
-    }
-
-    fn sync(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        let (Some(store), Some(journal)) = (&mut self.store, &mut self.journal) else { return Ok(()) };
-        store.sync()?;
-        for record in self.in_hand.iter().filter_map(|append| append.record.as_deref()) {
-            if let Some((partition, number)) = record::place(record) {
-                cx.truth.synced(partition, number);
-            }
-        }
-        journal.done(&self.in_hand);
-        journal.forget(store, self.mine.len())?;
-        cx.disk.witness = Some(encode_marks(journal.marks()));
-        self.ill = false;
-        let done = std::mem::take(&mut self.in_hand);
-        self.synced = done.iter().map(|append| append.token).max().unwrap_or(0).max(self.synced);
-        Ok(())
-    }
-
-    fn failed(&mut self, cx: &mut Cx<'_>, error: &StoreError) {
-        cx.truth.visit("log failed");
-        cx.trace.say(cx.now, || format!("log of node {} failed: {error}", cx.me));
-        self.ill = true;
-        self.retry_at = cx.now + RETRY;
-        if !matches!(error.disposition(), Disposition::FreeSpace | Disposition::RetrySoon) {
-            self.store = None;
-        }
-    }
-
     /// What is durable is answered and becomes part of the windows.
     fn settle(&mut self, cx: &mut Cx<'_>) {
         for (number, id, bytes) in std::mem::take(&mut self.loaded) {
@@ -314,7 +227,7 @@ impl FinalNode {
             cx.setup.rings.iter().enumerate().map(|(first, ring)| Outlet { ring, first, addresses: 1 }).collect();
         let rules = Arc::clone(&self.rules);
         let outlets = Outlets { rules: &rules, stores: &stores, views: &views };
-        let watermark = self.watermarks.latest(cx.now).iter().map(|watermark| watermark.at).min();
+        let watermark = self.latest(cx).iter().map(|watermark| watermark.at).min();
         let times = Times { now: cx.unix, watermark, mono: cx.now };
         for index in 0..self.owned.len() {
             let partition = &mut self.owned[index].partition;
@@ -329,6 +242,13 @@ impl FinalNode {
         }
     }
 
+    /// The latest word of every sender that is neither silent nor forgotten.
+    fn latest(&mut self, cx: &Cx<'_>) -> Vec<Watermark> {
+        let mut latest = self.watermarks.latest(cx.now);
+        latest.retain(|watermark| !cx.forgotten.contains(&watermark.sender));
+        latest
+    }
+
     /// Once a second: retire, seal, checkpoint, evict.
     fn keep(&mut self, cx: &mut Cx<'_>) {
         let floor = UnixSeconds(cx.unix.0.saturating_sub(HORIZON));
@@ -337,12 +257,12 @@ impl FinalNode {
             if self.ill {
                 continue;
             }
-            for watermark in self.watermarks.latest(cx.now) {
+            let latest = self.latest(cx).into_iter().map(|watermark| (watermark.sender, watermark.retired));
+            let forgotten = cx.forgotten.iter().map(|sender| (*sender, FORGOTTEN));
+            for (sender, floor) in latest.chain(forgotten).filter(|(_, floor)| *floor > 0) {
                 let partition = &mut self.owned[index].partition;
-                if watermark.retired > 0
-                    && let Some((_, record)) = partition.retire(watermark.sender, watermark.retired)
-                {
-                    cx.truth.visit("epoch retired");
+                if let Some((_, record)) = partition.retire(sender, floor) {
+                    cx.truth.visit(if floor == FORGOTTEN { "sender forgotten" } else { "epoch retired" });
                     let mark = Some((partition.number(), partition.mark()));
                     note_record(cx, &record);
                     self.append(Append { record: Some(record), mark, ..Append::default() });
@@ -381,28 +301,6 @@ impl FinalNode {
                     cx.truth.visit("window evicted");
                     windows.evict(id);
                 }
-            }
-        }
-    }
-
-    fn books(&self, cx: &mut Cx<'_>) {
-        for owned in &self.owned {
-            let books = owned.partition.books();
-            if books.received != books.merged + books.too_old + books.corrupt + books.pending {
-                cx.truth.violated("INV-1", || format!("books of partition {}: {books:?}", owned.partition.number()));
-            }
-        }
-    }
-
-    /// INV-1 in the end: the points that each partition says it has are those of the log.
-    pub fn compare_books(&self, cx: &mut Cx<'_>) {
-        self.books(cx);
-        for owned in &self.owned {
-            let (number, books) = (owned.partition.number(), owned.partition.books());
-            let Some(log) = cx.truth.logs.get(&number).filter(|log| !log.damaged) else { continue };
-            let points: u64 = log.records.values().flatten().map(|included| u64::from(included.points)).sum();
-            if books.received != points || books.merged != points {
-                cx.truth.violated("INV-1", || format!("partition {number} was sent {points} points: {books:?}"));
             }
         }
     }

@@ -242,6 +242,9 @@ impl Node for PartialNodeShell {
             cx.truth.visit("newer rules refused");
             return Err(RefuseReason::Versions);
         }
+        if class == Class::Live && cx.forgotten.contains(&hello.incarnation.sender) {
+            return Err(RefuseReason::Forgotten);
+        }
         if class == Class::Live && self.conns.values().find(other).is_some() {
             return Err(RefuseReason::DuplicateSender);
         }
@@ -327,7 +330,8 @@ impl Node for PartialNodeShell {
         for link in links {
             if self.watermark_at.get(&link).is_none_or(|at| cx.now.since(*at) >= SECOND) {
                 self.watermark_at.insert(link, cx.now);
-                for watermark in self.watermarks.latest(cx.now) {
+                let latest = self.watermarks.latest(cx.now);
+                for watermark in latest.into_iter().filter(|watermark| !cx.forgotten.contains(&watermark.sender)) {
                     cx.say(Port::Link(link), Frame::Watermark(watermark));
                 }
             }

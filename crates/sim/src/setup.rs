@@ -53,11 +53,15 @@ pub enum LinkKind {
 #[derive(Debug)]
 pub struct Setup {
     pub nodes: Vec<Role>,
+    /// So many are there from the beginning; behind them stand spare ones, which a fault puts up.
+    pub regular: usize,
     pub names: Vec<String>,
     pub links: Vec<Link>,
     /// What the cluster file says, one after the other.
     pub files: Vec<File>,
     /// The outputs of all of them.
+    /// So many are between regular nodes; those of spare ones stand behind them.
+    pub regular_links: usize,
     pub rules: Arc<RuleSet>,
     pub partitions: u16,
     /// For each partition the index of its final node.
@@ -70,6 +74,13 @@ pub struct Setup {
     /// Names of the series that clients send.
     pub series: Vec<String>,
     pub tunables: Tunables,
+}
+
+/// Nodes that are not there from the beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spares {
+    pub relay: bool,
+    pub partial: bool,
 }
 
 /// Numbers that a seed draws: small ones make rare paths common.
@@ -121,7 +132,7 @@ impl Setup {
     ///
     /// # Panics
     /// When our own rules do not compile.
-    pub fn new(rng: &mut Rng) -> Setup {
+    pub fn new(rng: &mut Rng, spares: Spares) -> Setup {
         let stores = rng.pick(&[1, 2]);
         let mut nodes = Vec::new();
         nodes.extend((0..RELAYS).map(Role::Relay));
@@ -129,6 +140,10 @@ impl Setup {
         nodes.extend((0..FINALS).map(Role::Final));
         nodes.push(Role::Replayer);
         nodes.extend((0..stores).map(Role::Store));
+        let regular = nodes.len();
+        let regular_links = links(&nodes).len();
+        nodes.extend(spares.relay.then_some(Role::Relay(RELAYS)));
+        nodes.extend(spares.partial.then_some(Role::Partial(PARTIALS)));
         let names: Vec<String> = nodes.iter().map(|role| name(*role)).collect();
         let of = |wanted: fn(&Role) -> bool| -> Vec<String> {
             nodes.iter().zip(&names).filter(|(role, _)| wanted(role)).map(|(_, name)| name.clone()).collect()
@@ -145,7 +160,9 @@ impl Setup {
         Setup {
             rings: (0..stores).map(|_| ring()).collect(),
             tunables: Tunables::draw(rng),
-            links: links(&nodes),
+            links: with_spares(&nodes, regular),
+            regular_links,
+            regular,
             nodes,
             names,
             files,
@@ -158,6 +175,16 @@ impl Setup {
             stores,
             series,
         }
+    }
+
+    /// The spare node of this kind.
+    pub fn spare(&self, wanted: impl Fn(&Role) -> bool) -> Option<NodeId> {
+        (self.regular..self.nodes.len()).find(|node| wanted(&self.nodes[*node]))
+    }
+
+    /// The partial nodes that are there from the beginning.
+    pub fn first_peers(&self) -> Vec<usize> {
+        (0..PARTIALS).collect()
     }
 
     /// The links that a node dials.
@@ -199,6 +226,14 @@ fn links(nodes: &[Role]) -> Vec<Link> {
         }
     }
     links
+}
+
+/// Those of spare nodes last, so that the others have the numbers that they have without.
+fn with_spares(nodes: &[Role], regular: usize) -> Vec<Link> {
+    let is_regular = |link: &Link| link.dialer < regular && link.acceptor < regular;
+    let (mut all, spare): (Vec<Link>, Vec<Link>) = links(nodes).into_iter().partition(is_regular);
+    all.extend(spare);
+    all
 }
 
 fn ring() -> Ring {
