@@ -67,9 +67,6 @@ pub struct Truth {
     pub forgotten: BTreeSet<u64>,
     /// There are relays with copies of one disk: two may give out one name, and only their nonces differ.
     pub has_clones: bool,
-    /// Stores that were so slow, before their first receipt, that a sender took them for stores without receipts: what such a
-    /// one loses nobody hears of (`engine::store_link`).
-    pub without_receipts: BTreeSet<usize>,
     /// What went wrong, the first first.
     pub violations: Vec<String>,
     /// States visited, and how often: rare branches must be met in some seed.
