@@ -13,6 +13,7 @@ pub const MUST: &[&str] = &[
     "group merged",
     "group refused",
     "group of a retired epoch",
+    "group of a duplicate sender",
     "epoch retired",
     "checkpoint",
     "window corrected",
@@ -42,6 +43,8 @@ pub const MUST: &[&str] = &[
     "record damaged",
     "relay disowned",
     "relay is forgotten",
+    "two relays in one epoch",
+    "two batches of one name",
     "relay is a second one",
     "sender forgotten",
     // Answers to batches.

@@ -43,8 +43,9 @@ pub enum Fault {
     KillThenPower { node: NodeId, down_ms: u64, after_ms: u64 },
     /// An operator forgets a relay.
     Forget { node: NodeId, how: Forgets },
-    /// A relay's disk is copied while it runs, and a second machine starts with the copy.
-    Clone { node: NodeId },
+    /// A relay's disk is copied, and a second machine starts with the copy: beside it while it runs, or (`twins`) both start
+    /// at once and reach nobody for so many milliseconds, so that both take the same epoch.
+    Clone { node: NodeId, twins: Option<u64> },
 }
 
 /// What becomes of a relay that is forgotten.

@@ -70,5 +70,7 @@ fn forget(rng: &mut Rng, setup: &Setup) -> Fault {
 
 /// A second machine with a copy of a relay's disk.
 fn clone(rng: &mut Rng, setup: &Setup) -> Fault {
-    Fault::Clone { node: some(rng, setup, |role| matches!(role, Role::Relay(_))) }
+    let node = some(rng, setup, |role| matches!(role, Role::Relay(_)));
+    let ms = rng.range(2_500, 15_000);
+    Fault::Clone { node, twins: rng.percent(50).then_some(ms) }
 }

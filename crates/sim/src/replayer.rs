@@ -38,8 +38,7 @@ impl ReplayerNode {
         let plan = Plan { floor: 50, start: Start::Rate, large_points: 1 << 40, replayers: 1 };
         let control = Control::new(cx.setup.tunables.replay_rate, true);
         let names: Vec<String> = cx.peers.iter().map(|peer| cx.setup.peers[*peer].clone()).collect();
-        let settings =
-            Settings { sources: cx.setup.relays.clone(), receivers: names.clone(), stores: Vec::new() };
+        let settings = Settings { sources: cx.setup.relays.clone(), receivers: names.clone(), stores: Vec::new() };
         let bounds = control.bounds(&plan);
         let health = health::Settings {
             kind: health::Kind::Free,

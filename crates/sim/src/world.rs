@@ -87,7 +87,11 @@ pub enum Event {
     Wake(NodeId, u32, u32),
     Input(NodeId, u32),
     Dial(LinkId, u32),
-    Deliver { conn: u64, to: usize, msg: Msg },
+    Deliver {
+        conn: u64,
+        to: usize,
+        msg: Msg,
+    },
     Start(NodeId),
     /// A node that was taken away is put up again.
     Return(NodeId),
