@@ -23,9 +23,13 @@ pub const MUST: &[&str] = &[
     "log failed",
     "final recovered",
     "final shard died",
+    "final shard fenced",
     // Partial nodes.
     "batch folded again",
     "partial shard died",
+    "partial shard fenced",
+    "partial shard woke as a ghost",
+    "a batch killed its shard",
     "partial machine recovered",
     // Relays, and why they do not keep something.
     "clients wait",
@@ -35,6 +39,8 @@ pub const MUST: &[&str] = &[
     "spill full",
     "spill failed",
     "spill thread died",
+    "spill thread fenced",
+    "spill thread woke as a ghost",
     "memory",
     "timeout",
     "no_peer",
@@ -50,6 +56,7 @@ pub const MUST: &[&str] = &[
     // Answers to batches.
     "overloaded",
     "retired",
+    "poison",
     // Replay.
     "lent",
     "lease ran out",

@@ -46,6 +46,10 @@ pub enum Fault {
     /// A relay's disk is copied, and a second machine starts with the copy: beside it while it runs, or (`twins`) both start
     /// at once and reach nobody for so many milliseconds, so that both take the same epoch.
     Clone { node: NodeId, twins: Option<u64> },
+    /// A worker hangs: a shard, or a spill's thread. Beyond the watchdog it is fenced, and wakes up as a ghost.
+    Hang { node: NodeId, which: u64, ms: u64 },
+    /// The next batch of a relay kills whoever folds it.
+    Poison { node: NodeId },
 }
 
 /// What becomes of a relay that is forgotten.
@@ -95,7 +99,7 @@ pub struct Planned {
 }
 
 /// The names of all kinds: first those of [`draw`]'s numbers, then those that are drawn apart.
-pub const KINDS: [&str; 18] = [
+pub const KINDS: [&str; 20] = [
     "kill",
     "power cut",
     "disk lost",
@@ -114,6 +118,8 @@ pub const KINDS: [&str; 18] = [
     "kill, then power cut",
     "forget",
     "clone",
+    "hang",
+    "poison batch",
 ];
 
 /// How many [`draw`] draws.
@@ -141,6 +147,8 @@ impl Fault {
             Fault::KillThenPower { .. } => 15,
             Fault::Forget { .. } => 16,
             Fault::Clone { .. } => 17,
+            Fault::Hang { .. } => 18,
+            Fault::Poison { .. } => 19,
         }
     }
 }
@@ -156,6 +164,8 @@ pub fn allowed(schedule: &[Planned]) -> BTreeSet<&'static str> {
             // Old records of a retired epoch are there again.
             Fault::RollBack { .. } | Fault::Forget { .. } | Fault::Clone { .. } => &["duplicate_sender"],
             Fault::Damage { .. } => &["corrupt"],
+            Fault::Hang { .. } => &["spill_full", "spill_full_unanswered", "poison"],
+            Fault::Poison { .. } => &["poison"],
             _ => &[],
         }
     };

@@ -87,6 +87,11 @@ impl World {
             }
             Fault::Forget { node, how } => self.forget(node, how),
             Fault::Clone { node, twins } => self.copy_disk(node, twins),
+            Fault::Hang { node, which, ms } => self.hang(node, which, Duration::from_millis(ms)),
+            Fault::Poison { node } => {
+                let sender = self.hosts[node].disk.identity.map(|(sender, _)| sender);
+                self.truth.poison_next.extend(sender);
+            }
         }
     }
 
@@ -99,6 +104,8 @@ impl World {
             | Fault::KillThenPower { node, .. }
             | Fault::Forget { node, .. }
             | Fault::Clone { node, .. }
+            | Fault::Hang { node, .. }
+            | Fault::Poison { node }
             | Fault::PowerCut { node, .. }
             | Fault::DiskLost { node, .. }
             | Fault::Snapshot { node }
@@ -222,6 +229,15 @@ impl World {
             Process::Final(node) => node.shard_panics(cx),
             Process::Replayer(replayer) => replayer.machine_panics(cx),
             Process::Store(_) => {}
+        });
+    }
+
+    fn hang(&mut self, node: NodeId, which: u64, lasts: Duration) {
+        self.call(node, |process, cx| match process {
+            Process::Relay(relay) => relay.spill.hangs(cx, &mut relay.machine, lasts),
+            Process::Partial(partial) => partial.shard_hangs(cx, usize::from(which & 1 != 0), lasts),
+            Process::Final(node) => node.shard_hangs(cx, lasts),
+            Process::Replayer(_) | Process::Store(_) => {}
         });
     }
 

@@ -68,6 +68,9 @@ pub struct Truth {
     lives: BTreeMap<(u64, u32), u64>,
     /// Senders and epochs that two relays have, so that only their nonces differ.
     twins: BTreeSet<(u64, u32)>,
+    /// Senders whose next batch kills whoever folds it, and such batches.
+    pub poison_next: BTreeSet<u64>,
+    pub poison: BTreeSet<BatchId>,
     /// Points that may be in the stores or not, in one partition or all.
     pub unsure: Vec<(Point, Option<u16>)>,
     /// Stores that were so slow, before their first receipt, that a sender took them for stores without receipts: what such a
@@ -129,6 +132,9 @@ impl Truth {
             self.visit("two batches of one name");
         }
         self.batches.insert(id, sealed);
+        if self.poison_next.remove(&id.sender) {
+            self.poison.insert(id);
+        }
     }
 
     /// A record was appended that retires a sender's epochs up to `floor`.
@@ -148,6 +154,11 @@ impl Truth {
             let is_of = |(_, sender, floor): &(u64, u64, u32)| one.id.sender == *sender && one.id.epoch <= *floor;
             one.points > 0 && log.retired.iter().any(is_of)
         });
+        if let Some(one) = included.iter().find(|one| self.poison.contains(&one.id) && one.points > 0) {
+            let id = one.id;
+            self.violated("INV-7", || format!("partition {partition} merges {id:?}, which nobody could fold"));
+            return;
+        }
         let gone = gone.filter(|_| !log.damaged).map(|one| one.id);
         let impostor = impostor.filter(|_| !log.damaged);
         if let Some(id) = gone {
