@@ -31,6 +31,9 @@ pub const MUST: &[&str] = &[
     "partial shard woke as a ghost",
     "a batch killed its shard",
     "partial machine recovered",
+    "former rules learnt",
+    "newer rules refused",
+    "batch of former rules",
     // Relays, and why they do not keep something.
     "clients wait",
     "relay sends again",

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::file::FileId;
 use crate::rng::Rng;
 use crate::setup::{LinkId, NodeId, Role, Setup};
 
@@ -41,6 +42,8 @@ pub enum Fault {
     Operator { node: NodeId, what: Order },
     /// kill -9, and the power goes `after_ms` after the next start.
     KillThenPower { node: NodeId, down_ms: u64, after_ms: u64 },
+    /// The cluster file changes, and all nodes are restarted one by one, in an order that `order` says.
+    File { file: FileId, order: u64 },
     /// An operator forgets a relay.
     Forget { node: NodeId, how: Forgets },
     /// A relay's disk is copied, and a second machine starts with the copy: beside it while it runs, or (`twins`) both start
@@ -99,7 +102,7 @@ pub struct Planned {
 }
 
 /// The names of all kinds: first those of [`draw`]'s numbers, then those that are drawn apart.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 21] = [
     "kill",
     "power cut",
     "disk lost",
@@ -118,6 +121,7 @@ pub const KINDS: [&str; 20] = [
     "kill, then power cut",
     "forget",
     "clone",
+    "new file",
     "hang",
     "poison batch",
 ];
@@ -147,8 +151,9 @@ impl Fault {
             Fault::KillThenPower { .. } => 15,
             Fault::Forget { .. } => 16,
             Fault::Clone { .. } => 17,
-            Fault::Hang { .. } => 18,
-            Fault::Poison { .. } => 19,
+            Fault::File { .. } => 18,
+            Fault::Hang { .. } => 19,
+            Fault::Poison { .. } => 20,
         }
     }
 }

@@ -8,6 +8,7 @@ use engine::time::{Mono, UnixSeconds};
 use engine::wire::{Frame, Hello, HelloOk, RefuseReason};
 
 use crate::disk::Disk;
+use crate::file::FileId;
 use crate::rng::Rng;
 use crate::setup::{LinkId, NodeId, Setup};
 use crate::trace::Trace;
@@ -43,6 +44,8 @@ pub struct Cx<'w> {
     pub unix: UnixSeconds,
     pub rng: &'w mut Rng,
     pub setup: &'w Setup,
+    /// What the cluster file is now; read at a start.
+    pub file: FileId,
     pub truth: &'w mut Truth,
     pub trace: &'w mut Trace,
     pub disk: &'w mut Disk,

@@ -27,7 +27,7 @@ pub fn expected(setup: &Setup, truth: &Truth) -> Lines {
     for (id, partition) in truth.included() {
         let Some(sealed) = truth.batches.get(&id) else { continue };
         for (index, point) in sealed.points.iter().enumerate() {
-            for (key, _) in setup.feeds[point.series].iter().filter(|(_, fed)| *fed == partition) {
+            for (key, _) in setup.files[sealed.file].feeds[point.series].iter().filter(|(_, fed)| *fed == partition) {
                 let interval = setup.rules.spec(key.rule).map_or(1, |spec| spec.interval);
                 let window = point.at - point.at % interval;
                 let order = (point.at, id.sender, id.epoch, id.seq, index);
@@ -61,8 +61,9 @@ pub fn expected(setup: &Setup, truth: &Truth) -> Lines {
 pub fn unsure(setup: &Setup, truth: &Truth) -> BTreeSet<(Vec<u8>, u32)> {
     let mut lines = BTreeSet::new();
     let mut name = Vec::new();
-    for (point, only) in &truth.unsure {
-        for (key, _) in setup.feeds[point.series].iter().filter(|(_, fed)| only.is_none_or(|only| only == *fed)) {
+    for (point, file, only) in &truth.unsure {
+        let feeds = setup.files[*file].feeds[point.series].iter();
+        for (key, _) in feeds.filter(|(_, fed)| only.is_none_or(|only| only == *fed)) {
             let interval = setup.rules.spec(key.rule).map_or(1, |spec| spec.interval);
             for position in 0..5 {
                 setup.rules.output_name(key.rule, &key.name, position, &mut name);

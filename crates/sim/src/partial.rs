@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::batch::{Batch, BatchId, Incarnation};
-use engine::fold::Folder;
+use engine::fold::{Folders, FormerRules};
 use engine::health::{self, Orders, Pool, Standing};
 use engine::partial_node::{Built, PartialNode, Settings, Work};
 use engine::time::Mono;
@@ -14,6 +14,7 @@ use engine::verdict::Verdict;
 use engine::watermarks::Watermarks;
 use engine::wire::{Class, Frame, Hello, HelloOk, Lane, PROTOCOL, RefuseReason, Role};
 
+use crate::book::Book;
 use crate::node::{Cx, Node, Port, WATCHDOG};
 use crate::setup::{LinkId, Setup};
 
@@ -23,7 +24,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Shard {
-    folder: Folder,
+    folder: Folders,
     live: VecDeque<Work>,
     replay: VecDeque<Work>,
     generation: u64,
@@ -36,6 +37,13 @@ impl Shard {
     fn next(&mut self) -> Option<Work> {
         self.live.pop_front().or_else(|| self.replay.pop_front())
     }
+
+    fn fold(&mut self, work: &Work, known: &Arc<FormerRules>) {
+        if !self.folder.knows(&work.batch) {
+            self.folder.learn(Arc::clone(known));
+        }
+        self.folder.fold(&work.batch, work.partitions, work.lane);
+    }
 }
 
 /// See the module's head.
@@ -43,6 +51,8 @@ pub struct PartialNodeShell {
     pub machine: PartialNode,
     pub pool: Pool,
     pub orders: Orders,
+    pub book: Book,
+    told: BTreeMap<LinkId, usize>,
     who: Incarnation,
     shards: Vec<Shard>,
     /// Which were fenced, and wake up then.
@@ -65,7 +75,7 @@ impl PartialNodeShell {
     /// A process begins, with nothing.
     pub fn start(cx: &mut Cx<'_>) -> PartialNodeShell {
         let settings = Settings {
-            versions: cx.setup.versions,
+            versions: cx.setup.files[cx.file].versions,
             partitions: cx.setup.partitions,
             owners: cx.setup.owners.clone(),
             shards: SHARDS,
@@ -88,6 +98,8 @@ impl PartialNodeShell {
             machine: PartialNode::new(settings),
             orders: pool.orders(),
             pool,
+            book: Book::blank(cx),
+            told: BTreeMap::new(),
             who: Incarnation { sender: 0, epoch: 0, nonce: cx.rng.number() },
             shards: Vec::new(),
             ghosts: Vec::new(),
@@ -98,7 +110,7 @@ impl PartialNodeShell {
             links_up: BTreeMap::new(),
         };
         for shard in 0..SHARDS {
-            node.shards.push(shard_of(cx.setup, 1));
+            node.shards.push(node.new_shard(cx.setup, 1));
             node.machine.shard_started(shard, 1, None);
         }
         node
@@ -107,6 +119,17 @@ impl PartialNodeShell {
     /// The highest epoch of a sender that was heard of lately.
     pub fn epoch_of(&self, sender: u64) -> u32 {
         self.watermarks.epoch_of(sender)
+    }
+
+    fn known(&self, setup: &Setup) -> FormerRules {
+        let file = |file: &usize| (setup.files[*file].versions.rules, Arc::clone(&setup.files[*file].rules));
+        self.book.former().iter().map(file).collect()
+    }
+
+    fn new_shard(&self, setup: &Setup, generation: u64) -> Shard {
+        let rules = Arc::clone(&setup.files[self.book.file].rules);
+        let folder = Folders::new(rules, Arc::new(self.known(setup)), setup.partitions);
+        Shard { folder, live: VecDeque::new(), replay: VecDeque::new(), generation, hangs: None }
     }
 
     fn hand_out(&mut self) {
@@ -121,6 +144,7 @@ impl PartialNodeShell {
 
     /// Shards fold what waits. What nobody survives kills them until it is given up.
     fn fold(&mut self, cx: &mut Cx<'_>) {
+        let known = Arc::new(self.known(cx.setup));
         for index in 0..SHARDS {
             while self.shards[index].hangs.is_none()
                 && let Some(work) = self.shards[index].next()
@@ -129,7 +153,7 @@ impl PartialNodeShell {
                     cx.truth.visit("a batch killed its shard");
                     _ = self.begin_again(cx.setup, index, Some(work.batch.id()));
                 } else {
-                    self.shards[index].folder.fold(&work.batch, work.partitions, work.lane);
+                    self.shards[index].fold(&work, &known);
                 }
             }
         }
@@ -138,7 +162,10 @@ impl PartialNodeShell {
     /// A new life of a shard; the former one. `with`: what that was working on.
     fn begin_again(&mut self, setup: &Setup, index: usize, with: Option<BatchId>) -> Shard {
         let generation = self.shards[index].generation + 1;
-        let former = std::mem::replace(&mut self.shards[index], shard_of(setup, generation));
+        let former = {
+            let fresh = self.new_shard(setup, generation);
+            std::mem::replace(&mut self.shards[index], fresh)
+        };
         self.machine.shard_started(index, generation, with);
         self.hand_out();
         former
@@ -164,10 +191,11 @@ impl PartialNodeShell {
         }
         let (awake, asleep): (Vec<_>, Vec<_>) = self.ghosts.drain(..).partition(|(until, ..)| *until <= cx.now);
         self.ghosts = asleep;
+        let known = Arc::new(self.known(cx.setup));
         for (_, index, mut ghost) in awake {
             // It was about to hand over: what it folded, and the batch that it had in hand.
             if let Some(work) = ghost.next() {
-                ghost.folder.fold(&work.batch, work.partitions, work.lane);
+                ghost.fold(&work, &known);
             }
             for (partition, lane) in (0..cx.setup.partitions).flat_map(|one| Lane::ALL.map(|lane| (one, lane))) {
                 let groups = ghost.folder.take(partition, lane);
@@ -248,11 +276,6 @@ impl PartialNodeShell {
     }
 }
 
-fn shard_of(setup: &Setup, generation: u64) -> Shard {
-    let folder = Folder::new(Arc::clone(&setup.rules), setup.partitions);
-    Shard { folder, live: VecDeque::new(), replay: VecDeque::new(), generation, hangs: None }
-}
-
 impl Node for PartialNodeShell {
     fn tick(&mut self, cx: &mut Cx<'_>) {
         self.watch_over(cx);
@@ -272,7 +295,7 @@ impl Node for PartialNodeShell {
             cluster: "sim".to_owned(),
             node: "partial".to_owned(),
             incarnation: self.who,
-            versions: setup.versions,
+            versions: setup.files[self.book.file].versions,
             partitions: setup.partitions,
         })
     }
@@ -288,6 +311,11 @@ impl Node for PartialNodeShell {
                 && conn.who.sender == hello.incarnation.sender
                 && conn.who.nonce != hello.incarnation.nonce
         };
+        let version = hello.versions.rules;
+        if class == Class::Live && !self.book.knows(&cx.setup.files, version) {
+            cx.truth.visit("newer rules refused");
+            return Err(RefuseReason::Versions);
+        }
         if class == Class::Live && cx.forgotten.contains(&hello.incarnation.sender) {
             return Err(RefuseReason::Forgotten);
         }
@@ -307,6 +335,7 @@ impl Node for PartialNodeShell {
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, _welcome: &HelloOk) {
         let owner = cx.setup.links[link].index;
         self.watermark_at.remove(&link);
+        self.told.remove(&link);
         self.links_up.insert(link, true);
         self.machine.owner_connected(owner);
         self.pool.link_up(cx.now, owner);
@@ -330,6 +359,9 @@ impl Node for PartialNodeShell {
         match (from, frame) {
             (Port::Conn(conn), Frame::Batch { attempt, class, bytes }) => {
                 let Ok(batch) = Batch::decode(bytes) else { return Err("a damaged batch") };
+                if batch.header().versions.rules != cx.setup.files[self.book.file].versions.rules {
+                    cx.truth.visit("batch of former rules");
+                }
                 let own = self.conns.get(&conn).map_or(Class::Live, |conn| conn.class);
                 self.machine.batch(conn, batch, attempt, own.max(class));
                 self.hand_out();
@@ -343,6 +375,11 @@ impl Node for PartialNodeShell {
                 self.pool.verdict(cx.now, cx.setup.links[link].index, verdict);
             }
             (Port::Link(_), Frame::Drain) => {}
+            (_, Frame::Rules(bytes)) => {
+                if let Some(file) = self.book.learn(cx, &bytes, false) {
+                    self.machine.know_rules(cx.setup.files[file].versions.rules);
+                }
+            }
             _ => return Err("frame that a partial node does not take"),
         }
         Ok(())
@@ -372,6 +409,7 @@ impl Node for PartialNodeShell {
                     cx.say(Port::Link(link), Frame::Watermark(watermark));
                 }
             }
+            self.book.tell(cx, Port::Link(link), self.told.entry(link).or_default());
             while let Some(flush) = self.machine.next_flush(cx.now, cx.setup.links[link].index) {
                 let frame = Frame::Flush(flush.clone());
                 cx.say(Port::Link(link), frame);

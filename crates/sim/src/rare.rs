@@ -6,10 +6,11 @@ use crate::rng::Rng;
 use crate::setup::{NodeId, Role, Setup, Spares};
 
 const CLONE: Kind = Kind { salt: 0x00c1_07e5, percent: 10, most: 1, draw: clone };
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind { salt: 0x00a1_1c07, percent: 15, most: 3, draw: kill_then_power },
     Kind { salt: 0x00f0_96e7, percent: 10, most: 2, draw: forget },
     CLONE,
+    Kind { salt: 0x0f11_e000, percent: 20, most: 3, draw: new_file },
     Kind { salt: 0x004a_96ed, percent: 15, most: 4, draw: hang },
     Kind { salt: 0x0090_1507, percent: 10, most: 4, draw: poison },
 ];
@@ -60,6 +61,11 @@ fn some(rng: &mut Rng, setup: &Setup, wanted: impl Fn(&Role) -> bool) -> NodeId 
 fn kill_then_power(rng: &mut Rng, setup: &Setup) -> Fault {
     let node = some(rng, setup, |role| matches!(role, Role::Relay(_) | Role::Final(_)));
     Fault::KillThenPower { node, down_ms: rng.range(300, 3_000), after_ms: rng.range(50, 1_500) }
+}
+
+/// Any file, also an older one again.
+fn new_file(rng: &mut Rng, setup: &Setup) -> Fault {
+    Fault::File { file: rng.index(setup.files.len()), order: rng.number() }
 }
 
 /// A relay that never comes back, or does after all.

@@ -10,6 +10,7 @@ use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 
+use crate::book::Book;
 use crate::node::{Cx, Node, Port};
 use crate::setup::{LinkId, Setup};
 use crate::spill::Spiller;
@@ -33,6 +34,8 @@ pub struct RelayNode {
     pub orders: Orders,
     pub spill: Spiller,
     pub who: Incarnation,
+    pub book: Book,
+    told: BTreeMap<LinkId, usize>,
     peers: Vec<usize>,
     lanes: BTreeMap<PartitionSet, Lane>,
     /// What the machine has to answer for, as the simulator saw it.
@@ -70,7 +73,7 @@ impl RelayNode {
         let names: Vec<String> = cx.peers.iter().map(|peer| cx.setup.peers[*peer].clone()).collect();
         let settings = Settings {
             incarnation: who,
-            versions: cx.setup.versions,
+            versions: cx.setup.files[cx.file].versions,
             partitions: cx.setup.partitions,
             peers: names.clone(),
             ack_timeout: Duration::from_secs(3),
@@ -93,6 +96,8 @@ impl RelayNode {
             pool,
             spill: Spiller::new(who),
             who,
+            book: Book::open(cx),
+            told: BTreeMap::new(),
             peers: cx.peers.to_vec(),
             lanes: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -140,7 +145,7 @@ impl RelayNode {
     }
 
     fn append(&mut self, cx: &mut Cx<'_>, point: Point) {
-        let fed = cx.setup.feeds[point.series].iter();
+        let fed = cx.setup.files[self.book.file].feeds[point.series].iter();
         let set = fed.fold(PartitionSet::default(), |set, (_, partition)| set.with(*partition));
         let now = cx.now;
         let lane = self.lanes.entry(set).or_insert_with(|| Lane {
@@ -160,7 +165,7 @@ impl RelayNode {
             let Some(lane) = self.lanes.remove(&set) else { continue };
             self.owed += lane.points.len() as u64;
             if let Some(id) = self.machine.seal(cx.now, lane.builder) {
-                cx.truth.sealed(id, lane.points, set);
+                cx.truth.sealed(id, lane.points, set, self.book.file);
                 self.held.insert(id);
             }
         }
@@ -286,7 +291,7 @@ impl Node for RelayNode {
             cluster: "sim".to_owned(),
             node: "relay".to_owned(),
             incarnation: self.who,
-            versions: setup.versions,
+            versions: setup.files[self.book.file].versions,
             partitions: setup.partitions,
         })
     }
@@ -303,6 +308,7 @@ impl Node for RelayNode {
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, welcome: &HelloOk) {
         let Some(peer) = self.peer(cx, link) else { return };
         self.watermark_at.remove(&link);
+        self.told.remove(&link);
         self.up.insert(link);
         self.refused.remove(&peer);
         self.machine.link_up(cx.now, peer, welcome.window_bytes);
@@ -374,6 +380,7 @@ impl Node for RelayNode {
         for link in cx.setup.dialed_by(cx.me) {
             let Some(peer) = self.peer(cx, link).filter(|_| self.up.contains(&link)) else { continue };
             let port = Port::Link(link);
+            self.book.tell(cx, port, self.told.entry(link).or_default());
             if self.watermark_at.get(&link).is_none_or(|at| cx.now.since(*at) >= SECOND) {
                 self.watermark_at.insert(link, cx.now);
                 let open = self.lanes.values().filter_map(|lane| lane.builder.min_ts()).min();

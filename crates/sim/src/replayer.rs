@@ -11,6 +11,7 @@ use engine::time::Mono;
 use engine::verdict::Verdict;
 use engine::wire::{Class, Frame, Hello, HelloOk, PROTOCOL, Role};
 
+use crate::file::FileId;
 use crate::node::{Cx, Node, Port};
 use crate::setup::{LinkId, LinkKind, Setup};
 
@@ -22,6 +23,7 @@ pub struct ReplayerNode {
     pub pool: Pool,
     pub orders: Orders,
     controller: Controller,
+    pub file: FileId,
     who: Incarnation,
     peers: Vec<usize>,
     plan: Plan,
@@ -52,6 +54,7 @@ impl ReplayerNode {
         let pool = Pool::new(health, names, cx.now);
         ReplayerNode {
             machine: Replay::new(settings, plan, control),
+            file: cx.file,
             orders: pool.orders(),
             pool,
             controller: Controller::new(bounds, bounds.ceiling),
@@ -151,7 +154,7 @@ impl Node for ReplayerNode {
             cluster: "sim".to_owned(),
             node: "replayer-1".to_owned(),
             incarnation: self.who,
-            versions: setup.versions,
+            versions: setup.files[self.file].versions,
             partitions: setup.partitions,
         })
     }

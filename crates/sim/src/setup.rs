@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::batch::Versions;
-use engine::pattern::Selector;
 use engine::pool;
 use engine::ring::{Ring, RingKind, StoreAddress, StoreSpec};
-use engine::rule::{Function, OutputKey, RuleSet, RuleSpec, partition_of};
+use engine::rule::RuleSet;
 
+use crate::file::{self, File};
 use crate::rng::Rng;
 
 /// Which node; an index into [`Setup::nodes`].
@@ -58,10 +57,12 @@ pub struct Setup {
     pub regular: usize,
     pub names: Vec<String>,
     pub links: Vec<Link>,
+    /// What the cluster file says, one after the other.
+    pub files: Vec<File>,
+    /// The outputs of all of them.
     /// So many are between regular nodes; those of spare ones stand behind them.
     pub regular_links: usize,
     pub rules: Arc<RuleSet>,
-    pub versions: Versions,
     pub partitions: u16,
     /// For each partition the index of its final node.
     pub owners: Vec<usize>,
@@ -72,8 +73,6 @@ pub struct Setup {
     pub rings: Vec<Ring>,
     /// Names of the series that clients send.
     pub series: Vec<String>,
-    /// What each series feeds: key and partition.
-    pub feeds: Vec<Vec<(OutputKey, u16)>>,
     pub tunables: Tunables,
 }
 
@@ -153,19 +152,12 @@ impl Setup {
         let finals = of(|role| matches!(role, Role::Final(_)));
         let relays = of(|role| matches!(role, Role::Relay(_)));
         let partitions = rng.pick(&[1, 3, 4]);
-        let rules = RuleSet::compile(&specs(stores)).unwrap_or_else(|errors| panic!("our own rules: {errors:?}"));
         let owners = pool::assign(partitions, &finals, &vec![true; finals.len()]);
         let owners = owners.into_iter().flatten().collect();
-        let versions = Versions { rules: rules.version(), map: pool::map_version(partitions, &finals) };
         let series: Vec<String> =
             (0..4).flat_map(|app| (0..3).map(move |host| format!("app.a{app}.h{host}.req"))).collect();
-        let feed = |name: &String| {
-            let mut keys = Vec::new();
-            rules.outputs(name.as_bytes(), &mut keys);
-            keys.into_iter().map(|key| (key.clone(), partition_of(&key, partitions))).collect()
-        };
+        let (files, rules) = file::all(&series, stores, partitions, &finals);
         Setup {
-            feeds: series.iter().map(feed).collect(),
             rings: (0..stores).map(|_| ring()).collect(),
             tunables: Tunables::draw(rng),
             links: with_spares(&nodes, regular),
@@ -173,8 +165,8 @@ impl Setup {
             regular,
             nodes,
             names,
-            rules: Arc::new(rules),
-            versions,
+            files,
+            rules,
             partitions,
             owners,
             peers,
@@ -242,22 +234,6 @@ fn with_spares(nodes: &[Role], regular: usize) -> Vec<Link> {
     let (mut all, spare): (Vec<Link>, Vec<Link>) = links(nodes).into_iter().partition(is_regular);
     all.extend(spare);
     all
-}
-
-fn specs(stores: usize) -> Vec<RuleSpec> {
-    let rule = |name: &str, output: &str, interval| RuleSpec {
-        name: name.to_owned(),
-        selector: Selector::Regex(r"^app\.([a-z0-9]+)\.([a-z0-9]+)\.req$".to_owned()),
-        interval,
-        grace: 5,
-        functions: vec![Function::Sum, Function::Count, Function::Min, Function::Max, Function::Last],
-        output: output.to_owned(),
-        group_by: Vec::new(),
-        drop_raw: true,
-        completeness: false,
-        to: (0..stores).collect(),
-    };
-    vec![rule("by-app", "by.{1}.{function}", 10), rule("by-host", "top.{2}.{function}", 30)]
 }
 
 fn ring() -> Ring {

@@ -39,7 +39,7 @@ struct Line {
 pub struct Spiller {
     who: Incarnation,
     session: Option<Session>,
-    hung: Option<hang::Hung>,
+    hang: hang::Hang,
     retry_at: Mono,
     /// Of each lane the first ordinal whose owner has not been told; `None`: the first life of the thread.
     tails: Option<BTreeMap<u16, u64>>,
@@ -57,7 +57,7 @@ impl Spiller {
         Spiller {
             who,
             session: None,
-            hung: None,
+            hang: hang::Hang::No,
             retry_at: Mono::ZERO,
             tails: None,
             told: BTreeSet::new(),

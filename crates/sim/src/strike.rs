@@ -12,6 +12,7 @@ use store::{Fault as DiskFault, FaultPlan, Store};
 
 use crate::disk::Disk;
 use crate::faults::{DiskTrouble, Fault, Forgets, KINDS, Order};
+use crate::file::FileId;
 use crate::rng::Rng;
 use crate::setup::{LinkKind, NodeId, Role};
 use crate::truth::Fate;
@@ -80,6 +81,7 @@ impl World {
             Fault::Disk { node, nth, writes, kind } => self.hosts[node].disk.store.set_faults(plan(nth, writes, kind)),
             Fault::Damage { node, pick } => self.damage(node, pick),
             Fault::Operator { node, what } => self.order(node, what),
+            Fault::File { file, order } => self.roll_out(file, order),
             Fault::KillThenPower { node, down_ms, after_ms } => {
                 self.fell(node, down_ms, false, |_, _| {});
                 let again = Fault::PowerCut { node, down_ms };
@@ -100,6 +102,7 @@ impl World {
         match fault {
             Fault::RollBack { node, .. } => self.hosts[*node].snapshot.is_some() && self.hosts[*node].process.is_some(),
             Fault::Reset { link } | Fault::HalfOpen { link, .. } => self.dials[*link].conn.is_some(),
+            Fault::File { file, .. } => *file != self.file,
             Fault::Kill { node, .. }
             | Fault::KillThenPower { node, .. }
             | Fault::Forget { node, .. }
@@ -153,6 +156,23 @@ impl World {
         self.hosts[spare].gone = false;
         self.start(spare);
         self.start(node);
+    }
+
+    fn roll_out(&mut self, file: FileId, order: u64) {
+        if file == self.file {
+            return;
+        }
+        self.file = file;
+        let mut rng = Rng::new(order);
+        for node in 0..self.hosts.len() {
+            // A copy of a relay comes last: of two that start within a second only the nonce would differ.
+            let after = if node < self.setup.regular { 0 } else { 20_000 };
+            let at = self.now + Duration::from_millis(after + rng.range(0, 15_000));
+            let down_ms = rng.range(300, 2_000);
+            if self.hosts[node].process.as_ref().is_some_and(|process| process.file().is_some()) {
+                self.plan(at, Event::Fault(Fault::Kill { node, down_ms }));
+            }
+        }
     }
 
     /// An operator forgets a relay. Some nodes hear of it at once, others later, from their peers.
@@ -234,7 +254,7 @@ impl World {
 
     fn hang(&mut self, node: NodeId, which: u64, lasts: Duration) {
         self.call(node, |process, cx| match process {
-            Process::Relay(relay) => relay.spill.hangs(cx, &mut relay.machine, lasts),
+            Process::Relay(relay) => relay.spill.hangs(lasts),
             Process::Partial(partial) => partial.shard_hangs(cx, usize::from(which & 1 != 0), lasts),
             Process::Final(node) => node.shard_hangs(cx, lasts),
             Process::Replayer(_) | Process::Store(_) => {}
@@ -274,6 +294,15 @@ impl World {
         for node in 0..self.hosts.len() {
             self.hosts[node].paused_until = Mono::ZERO;
             self.hosts[node].disk.store.set_faults(FaultPlan::new());
+            // Who still runs with an older file is restarted.
+            let file = self.hosts[node].process.as_ref().and_then(Process::file);
+            let is_behind = file.is_some_and(|file| file != self.file);
+            if is_behind && node < self.setup.regular {
+                self.kill(node, false);
+            } else if is_behind {
+                let last = Fault::Kill { node, down_ms: 500 };
+                self.plan(self.now + Duration::from_secs(3), Event::Fault(last));
+            }
             self.start(node);
             for what in
                 [Order::Undrain { peer: 0 }, Order::Undrain { peer: 1 }, Order::Undrain { peer: 2 }, Order::Auto]

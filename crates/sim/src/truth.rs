@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use engine::batch::{BatchId, Incarnation, PartitionSet};
 use engine::wire::Included;
 
+use crate::file::FileId;
+
 /// One point as a client sent it. `series`: index into the setup's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
@@ -34,6 +36,8 @@ pub enum Fate {
 pub struct Sealed {
     pub points: Vec<Point>,
     pub partitions: PartitionSet,
+    /// Whose rules it was made for.
+    pub file: FileId,
     pub fate: Fate,
 }
 
@@ -71,11 +75,8 @@ pub struct Truth {
     /// Senders whose next batch kills whoever folds it, and such batches.
     pub poison_next: BTreeSet<u64>,
     pub poison: BTreeSet<BatchId>,
-    /// Points that may be in the stores or not, in one partition or all.
-    pub unsure: Vec<(Point, Option<u16>)>,
-    /// Stores that were so slow, before their first receipt, that a sender took them for stores without receipts: what such a
-    /// one loses nobody hears of (`engine::store_link`).
-    pub without_receipts: BTreeSet<usize>,
+    /// Points that may be in the stores or not, whose rules they were sent under, and in which partition if not in all.
+    pub unsure: Vec<(Point, FileId, Option<u16>)>,
     /// What went wrong, the first first.
     pub violations: Vec<String>,
     /// States visited, and how often: rare branches must be met in some seed.
@@ -113,18 +114,18 @@ impl Truth {
             self.twins.insert((who.sender, who.epoch));
             let of = |seq| BatchId { sender: who.sender, epoch: who.epoch, seq };
             for (_, sealed) in self.batches.range(of(0)..=of(u32::MAX)) {
-                self.unsure.extend(sealed.points.iter().map(|point| (*point, None)));
+                self.unsure.extend(sealed.points.iter().map(|point| (*point, sealed.file, None)));
             }
         }
     }
 
     /// A relay gave a batch its name.
-    pub fn sealed(&mut self, id: BatchId, points: Vec<Point>, partitions: PartitionSet) {
+    pub fn sealed(&mut self, id: BatchId, points: Vec<Point>, partitions: PartitionSet, file: FileId) {
         let clashes = self.twins.contains(&(id.sender, id.epoch));
         if clashes {
-            self.unsure.extend(points.iter().map(|point| (*point, None)));
+            self.unsure.extend(points.iter().map(|point| (*point, file, None)));
         }
-        let sealed = Sealed { points, partitions, fate: Fate::Held };
+        let sealed = Sealed { points, partitions, file, fate: Fate::Held };
         if self.batches.contains_key(&id) {
             if !clashes {
                 self.violated("INV-3", || format!("{id:?} was given out twice"));

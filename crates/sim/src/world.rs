@@ -11,6 +11,7 @@ use engine::wire::FORGOTTEN;
 
 use crate::disk::Disk;
 use crate::faults::Fault;
+use crate::file::FileId;
 use crate::finals::FinalNode;
 use crate::net::{Conn, Msg};
 use crate::node::{Cx, Node, Port};
@@ -37,6 +38,17 @@ pub enum Process {
 }
 
 impl Process {
+    /// The cluster file that it was started with; `None`: it has none.
+    pub fn file(&self) -> Option<FileId> {
+        match self {
+            Process::Relay(node) => Some(node.book.file),
+            Process::Partial(node) => Some(node.book.file),
+            Process::Final(node) => Some(node.book.file),
+            Process::Replayer(node) => Some(node.file),
+            Process::Store(_) => None,
+        }
+    }
+
     /// As any process.
     pub fn node(&mut self) -> &mut dyn Node {
         match self {
@@ -115,6 +127,8 @@ pub struct World {
     /// Clients send until then.
     pub input_until: Mono,
     pub next_conn: u64,
+    /// What the cluster file is now.
+    pub file: FileId,
     queue: BTreeMap<(Mono, u64), Event>,
     planned: u64,
 }
@@ -150,6 +164,7 @@ impl World {
             rng: rng.fork(),
             input_until: Mono::ZERO,
             next_conn: 1,
+            file: 0,
             queue: BTreeMap::new(),
             planned: 0,
             setup,
@@ -271,6 +286,7 @@ impl World {
             unix,
             rng: &mut host.rng,
             setup: &self.setup,
+            file: self.file,
             truth: &mut self.truth,
             trace: &mut self.trace,
             disk: &mut host.disk,
