@@ -29,8 +29,7 @@ pub fn reply(cx: &mut Cx<'_>, reply: &FlushReply) {
         let GroupReply::Refused { included } = group else { continue };
         for id in included {
             let has_points = cx.truth.batches.contains_key(id);
-            let damaged = cx.truth.logs.get(&reply.partition).is_some_and(|log| log.damaged);
-            if has_points && !damaged && !cx.truth.has(reply.partition, *id) {
+            if has_points && !cx.truth.is_damaged(*id) && !cx.truth.has(reply.partition, *id) {
                 cx.truth.violated("INV-2", || format!("{id:?} was called included before it was durable"));
             }
         }
@@ -81,7 +80,8 @@ pub fn nothing_missing(truth: &mut Truth) {
 /// INV-4: a store holds what the oracle says, no more and no less.
 pub fn converged(setup: &Setup, truth: &mut Truth, store: &str, has: &Lines) {
     let expected = oracle::expected(setup, truth);
-    for ((name, at), value) in &expected {
+    let unsure = oracle::unsure(setup, truth);
+    for ((name, at), value) in expected.iter().filter(|(key, _)| !unsure.contains(*key)) {
         let found = has.get(&(name.clone(), *at));
         if found != Some(value) {
             let name = String::from_utf8_lossy(name).into_owned();
@@ -89,7 +89,9 @@ pub fn converged(setup: &Setup, truth: &mut Truth, store: &str, has: &Lines) {
             return;
         }
     }
-    if let Some(((name, at), value)) = has.iter().find(|(key, _)| !expected.contains_key(*key)) {
+    if let Some(((name, at), value)) =
+        has.iter().find(|(key, _)| !expected.contains_key(*key) && !unsure.contains(*key))
+    {
         let name = String::from_utf8_lossy(name).into_owned();
         truth.violated("INV-4", || format!("{store} has {value} for {name} at {at}, which nobody sent"));
     }

@@ -46,8 +46,13 @@ pub enum Fault {
     File { file: FileId, order: u64 },
     /// An operator forgets a relay.
     Forget { node: NodeId, how: Forgets },
-    /// A relay's disk is copied while it runs, and a second machine starts with the copy.
-    Clone { node: NodeId },
+    /// A relay's disk is copied, and a second machine starts with the copy: beside it while it runs, or (`twins`) both start
+    /// at once and reach nobody for so many milliseconds, so that both take the same epoch.
+    Clone { node: NodeId, twins: Option<u64> },
+    /// A worker hangs: a shard, or a spill's thread. Beyond the watchdog it is fenced, and wakes up as a ghost.
+    Hang { node: NodeId, which: u64, ms: u64 },
+    /// The next batch of a relay kills whoever folds it.
+    Poison { node: NodeId },
 }
 
 /// What becomes of a relay that is forgotten.
@@ -97,7 +102,7 @@ pub struct Planned {
 }
 
 /// The names of all kinds: first those of [`draw`]'s numbers, then those that are drawn apart.
-pub const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 21] = [
     "kill",
     "power cut",
     "disk lost",
@@ -117,6 +122,8 @@ pub const KINDS: [&str; 19] = [
     "forget",
     "clone",
     "new file",
+    "hang",
+    "poison batch",
 ];
 
 /// How many [`draw`] draws.
@@ -145,6 +152,8 @@ impl Fault {
             Fault::Forget { .. } => 16,
             Fault::Clone { .. } => 17,
             Fault::File { .. } => 18,
+            Fault::Hang { .. } => 19,
+            Fault::Poison { .. } => 20,
         }
     }
 }
@@ -160,6 +169,8 @@ pub fn allowed(schedule: &[Planned]) -> BTreeSet<&'static str> {
             // Old records of a retired epoch are there again.
             Fault::RollBack { .. } | Fault::Forget { .. } | Fault::Clone { .. } => &["duplicate_sender"],
             Fault::Damage { .. } => &["corrupt"],
+            Fault::Hang { .. } => &["spill_full", "spill_full_unanswered", "poison"],
+            Fault::Poison { .. } => &["poison"],
             _ => &[],
         }
     };

@@ -1,5 +1,7 @@
 //! A final node's shell: its partitions, the log with its disk, and the senders to plain stores ([`crate::sender`]).
 
+mod lives;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +73,8 @@ pub struct FinalNode {
     pub senders: Senders,
     /// Something is wrong with the disk: answers are withheld.
     ill: bool,
+    /// The deciding thread hangs: since when, and until when.
+    hangs: Option<(Mono, Mono)>,
     pub book: Book,
     /// How much of it each peer was told.
     told: BTreeMap<u64, usize>,
@@ -103,6 +107,7 @@ impl FinalNode {
             kept: cx.now,
             senders: Senders::new(cx),
             ill: false,
+            hangs: None,
             rules: file::remembering(&cx.setup.files, book.file, book.former()),
             book,
             told: BTreeMap::new(),
@@ -124,17 +129,6 @@ impl FinalNode {
             !waits && owned.partition.books().pending == 0 && due == Due::default()
         };
         self.owned.len() == self.mine.len() && self.owned.iter_mut().all(quiet) && self.senders.is_quiet()
-    }
-
-    /// A shard's thread dies: its partitions are read from the store again, once the log has settled.
-    pub fn shard_panics(&mut self, cx: &mut Cx<'_>) {
-        cx.truth.visit("final shard died");
-        self.owned.clear();
-        self.waiting.clear();
-        self.requested.clear();
-        self.loaded.clear();
-        // The log refuses what a former life has put into its queue; what it has in hand it finishes.
-        self.queue.clear();
     }
 
     fn say_what_is_covered(&mut self) {
@@ -309,6 +303,9 @@ impl FinalNode {
         if let Err(error) = self.log(cx) {
             self.failed(cx, &error);
         }
+        if self.stands_still(cx) {
+            return;
+        }
         // First sends before re-sends (INV-5).
         if !self.owned.is_empty() {
             while let Some((to, flush)) = self.inputs[0].pop_front().or_else(|| self.inputs[1].pop_front()) {
@@ -322,8 +319,10 @@ impl FinalNode {
 impl Node for FinalNode {
     fn tick(&mut self, cx: &mut Cx<'_>) {
         self.work(cx);
-        self.emit(cx);
-        if cx.now.since(self.kept) >= SECOND {
+        if !self.stands_still(cx) {
+            self.emit(cx);
+        }
+        if !self.stands_still(cx) && cx.now.since(self.kept) >= SECOND {
             self.kept = cx.now;
             self.keep(cx);
         }

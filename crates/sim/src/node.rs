@@ -1,6 +1,7 @@
 //! What a simulated process is to the world: it hears frames and time, and says frames. Shells only; decisions are in `engine`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use engine::store_link;
 use engine::time::{Mono, UnixSeconds};
@@ -12,6 +13,9 @@ use crate::rng::Rng;
 use crate::setup::{LinkId, NodeId, Setup};
 use crate::trace::Trace;
 use crate::truth::Truth;
+
+/// A worker without a beat for so long is fenced, and a new one takes its place.
+pub const WATCHDOG: Duration = Duration::from_secs(2);
 
 /// One end of a connection, as the node that has it knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! What the stores must hold in the end: the points of every (batch, partition) that is in a log, folded in the simplest way.
 //! Integers only, so that there is one right answer to the last digit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::rule::RuleId;
 
@@ -52,6 +52,23 @@ pub fn expected(setup: &Setup, truth: &Truth) -> Lines {
         for (position, value) in [fold.sum, fold.count, fold.min, fold.max, fold.last.1].into_iter().enumerate() {
             setup.rules.output_name(rule, &key, position, &mut name);
             lines.insert((name.clone(), window), value.to_string());
+        }
+    }
+    lines
+}
+
+/// The lines that points may have changed of which nobody can say whether they are in.
+pub fn unsure(setup: &Setup, truth: &Truth) -> BTreeSet<(Vec<u8>, u32)> {
+    let mut lines = BTreeSet::new();
+    let mut name = Vec::new();
+    for (point, file, only) in &truth.unsure {
+        let feeds = setup.files[*file].feeds[point.series].iter();
+        for (key, _) in feeds.filter(|(_, fed)| only.is_none_or(|only| only == *fed)) {
+            let interval = setup.rules.spec(key.rule).map_or(1, |spec| spec.interval);
+            for position in 0..5 {
+                setup.rules.output_name(key.rule, &key.name, position, &mut name);
+                lines.insert((name.clone(), point.at - point.at % interval));
+            }
         }
     }
     lines

@@ -15,7 +15,7 @@ use engine::watermarks::Watermarks;
 use engine::wire::{Class, Frame, Hello, HelloOk, Lane, PROTOCOL, RefuseReason, Role};
 
 use crate::book::Book;
-use crate::node::{Cx, Node, Port};
+use crate::node::{Cx, Node, Port, WATCHDOG};
 use crate::setup::{LinkId, Setup};
 
 const SHARDS: usize = 2;
@@ -28,6 +28,22 @@ struct Shard {
     live: VecDeque<Work>,
     replay: VecDeque<Work>,
     generation: u64,
+    /// It hangs: since when, and until when.
+    hangs: Option<(Mono, Mono)>,
+}
+
+impl Shard {
+    /// Live first (INV-5).
+    fn next(&mut self) -> Option<Work> {
+        self.live.pop_front().or_else(|| self.replay.pop_front())
+    }
+
+    fn fold(&mut self, work: &Work, known: &Arc<FormerRules>) {
+        if !self.folder.knows(&work.batch) {
+            self.folder.learn(Arc::clone(known));
+        }
+        self.folder.fold(&work.batch, work.partitions, work.lane);
+    }
 }
 
 /// See the module's head.
@@ -39,6 +55,8 @@ pub struct PartialNodeShell {
     told: BTreeMap<LinkId, usize>,
     who: Incarnation,
     shards: Vec<Shard>,
+    /// Which were fenced, and wake up then.
+    ghosts: Vec<(Mono, usize, Shard)>,
     flushed: Mono,
     watermarks: Watermarks,
     /// Connections of relays and replayers.
@@ -84,6 +102,7 @@ impl PartialNodeShell {
             told: BTreeMap::new(),
             who: Incarnation { sender: 0, epoch: 0, nonce: cx.rng.number() },
             shards: Vec::new(),
+            ghosts: Vec::new(),
             flushed: cx.now,
             watermarks: Watermarks::default(),
             conns: BTreeMap::new(),
@@ -110,7 +129,7 @@ impl PartialNodeShell {
     fn new_shard(&self, setup: &Setup, generation: u64) -> Shard {
         let rules = Arc::clone(&setup.files[self.book.file].rules);
         let folder = Folders::new(rules, Arc::new(self.known(setup)), setup.partitions);
-        Shard { folder, live: VecDeque::new(), replay: VecDeque::new(), generation }
+        Shard { folder, live: VecDeque::new(), replay: VecDeque::new(), generation, hangs: None }
     }
 
     fn hand_out(&mut self) {
@@ -123,15 +142,69 @@ impl PartialNodeShell {
         }
     }
 
-    /// Shards fold what waits: live first (INV-5).
-    fn fold(&mut self, setup: &Setup) {
-        let known = Arc::new(self.known(setup));
-        for shard in &mut self.shards {
-            while let Some(work) = shard.live.pop_front().or_else(|| shard.replay.pop_front()) {
-                if !shard.folder.knows(&work.batch) {
-                    shard.folder.learn(Arc::clone(&known));
+    /// Shards fold what waits. What nobody survives kills them until it is given up.
+    fn fold(&mut self, cx: &mut Cx<'_>) {
+        let known = Arc::new(self.known(cx.setup));
+        for index in 0..SHARDS {
+            while self.shards[index].hangs.is_none()
+                && let Some(work) = self.shards[index].next()
+            {
+                if cx.truth.poison.contains(&work.batch.id()) {
+                    cx.truth.visit("a batch killed its shard");
+                    _ = self.begin_again(cx.setup, index, Some(work.batch.id()));
+                } else {
+                    self.shards[index].fold(&work, &known);
                 }
-                shard.folder.fold(&work.batch, work.partitions, work.lane);
+            }
+        }
+    }
+
+    /// A new life of a shard; the former one. `with`: what that was working on.
+    fn begin_again(&mut self, setup: &Setup, index: usize, with: Option<BatchId>) -> Shard {
+        let generation = self.shards[index].generation + 1;
+        let former = {
+            let fresh = self.new_shard(setup, generation);
+            std::mem::replace(&mut self.shards[index], fresh)
+        };
+        self.machine.shard_started(index, generation, with);
+        self.hand_out();
+        former
+    }
+
+    /// A shard does nothing for a while. Beyond the watchdog it is fenced, and wakes up all the same.
+    pub fn shard_hangs(&mut self, cx: &mut Cx<'_>, shard: usize, lasts: Duration) {
+        self.shards[shard % SHARDS].hangs.get_or_insert((cx.now, cx.now + lasts));
+    }
+
+    /// Fences what hangs for too long, and lets wake up what is to wake up.
+    fn watch_over(&mut self, cx: &mut Cx<'_>) {
+        for index in 0..SHARDS {
+            let Some((since, until)) = self.shards[index].hangs else { continue };
+            if cx.now >= until {
+                self.shards[index].hangs = None;
+            } else if cx.now.since(since) >= WATCHDOG {
+                cx.truth.visit("partial shard fenced");
+                let with = self.shards[index].live.front().map(|work| work.batch.id());
+                let ghost = self.begin_again(cx.setup, index, with.filter(|_| until.as_nanos().is_multiple_of(2)));
+                self.ghosts.push((until, index, ghost));
+            }
+        }
+        let (awake, asleep): (Vec<_>, Vec<_>) = self.ghosts.drain(..).partition(|(until, ..)| *until <= cx.now);
+        self.ghosts = asleep;
+        let known = Arc::new(self.known(cx.setup));
+        for (_, index, mut ghost) in awake {
+            // It was about to hand over: what it folded, and the batch that it had in hand.
+            if let Some(work) = ghost.next() {
+                ghost.fold(&work, &known);
+            }
+            for (partition, lane) in (0..cx.setup.partitions).flat_map(|one| Lane::ALL.map(|lane| (one, lane))) {
+                let groups = ghost.folder.take(partition, lane);
+                if !groups.is_empty() {
+                    cx.truth.visit("partial shard woke as a ghost");
+                    if self.machine.built(index, ghost.generation, Built { partition, lane, groups }) {
+                        cx.truth.violated("INV-7", || "a ghost of a shard handed over what it had folded".to_owned());
+                    }
+                }
             }
         }
     }
@@ -141,6 +214,9 @@ impl PartialNodeShell {
             let mine: Vec<u16> =
                 (0..cx.setup.partitions).filter(|partition| self.machine.shard_of(*partition) == index).collect();
             let shard = &mut self.shards[index];
+            if shard.hangs.is_some() {
+                continue;
+            }
             for lane in Lane::ALL {
                 for partition in &mine {
                     if shard.folder.has(*partition, lane) && self.machine.wants_flush(cx.now, *partition, lane) {
@@ -158,12 +234,9 @@ impl PartialNodeShell {
     pub fn shard_panics(&mut self, cx: &mut Cx<'_>, shard: usize, in_hand: bool) {
         cx.truth.visit("partial shard died");
         let index = shard % SHARDS;
-        let generation = self.shards[index].generation + 1;
         // What it worked on is the oldest that waits; it dies of it at most once, so that nothing becomes poison.
         let with: Option<BatchId> = self.shards[index].live.front().filter(|_| in_hand).map(|work| work.batch.id());
-        self.shards[index] = self.new_shard(cx.setup, generation);
-        self.machine.shard_started(index, generation, with);
-        self.hand_out();
+        _ = self.begin_again(cx.setup, index, with);
     }
 
     /// A panic inside the machine, put right.
@@ -205,7 +278,8 @@ impl PartialNodeShell {
 
 impl Node for PartialNodeShell {
     fn tick(&mut self, cx: &mut Cx<'_>) {
-        self.fold(cx.setup);
+        self.watch_over(cx);
+        self.fold(cx);
         if cx.now.since(self.flushed) >= FLUSH {
             self.flushed = cx.now;
             self.flush(cx);

@@ -6,11 +6,13 @@ use crate::rng::Rng;
 use crate::setup::{NodeId, Role, Setup, Spares};
 
 const CLONE: Kind = Kind { salt: 0x00c1_07e5, percent: 10, most: 1, draw: clone };
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 6] = [
     Kind { salt: 0x00a1_1c07, percent: 15, most: 3, draw: kill_then_power },
     Kind { salt: 0x00f0_96e7, percent: 10, most: 2, draw: forget },
     CLONE,
     Kind { salt: 0x0f11_e000, percent: 20, most: 3, draw: new_file },
+    Kind { salt: 0x004a_96ed, percent: 15, most: 4, draw: hang },
+    Kind { salt: 0x0090_1507, percent: 10, most: 4, draw: poison },
 ];
 
 struct Kind {
@@ -76,5 +78,18 @@ fn forget(rng: &mut Rng, setup: &Setup) -> Fault {
 
 /// A second machine with a copy of a relay's disk.
 fn clone(rng: &mut Rng, setup: &Setup) -> Fault {
-    Fault::Clone { node: some(rng, setup, |role| matches!(role, Role::Relay(_))) }
+    let node = some(rng, setup, |role| matches!(role, Role::Relay(_)));
+    let ms = rng.range(2_500, 15_000);
+    Fault::Clone { node, twins: rng.percent(50).then_some(ms) }
+}
+
+/// A worker that hangs, for less than the watchdog waits or for much longer.
+fn hang(rng: &mut Rng, setup: &Setup) -> Fault {
+    let node = some(rng, setup, |role| matches!(role, Role::Relay(_) | Role::Partial(_) | Role::Final(_)));
+    Fault::Hang { node, which: rng.number(), ms: rng.range(500, 12_000) }
+}
+
+/// A batch that nobody survives.
+fn poison(rng: &mut Rng, setup: &Setup) -> Fault {
+    Fault::Poison { node: some(rng, setup, |role| matches!(role, Role::Relay(_))) }
 }

@@ -68,6 +68,7 @@ impl RelayNode {
         };
         cx.disk.identity = Some((sender, epoch));
         let who = Incarnation { sender, epoch, nonce: cx.rng.number() };
+        cx.truth.began(who);
         let tunables = &cx.setup.tunables;
         let names: Vec<String> = cx.peers.iter().map(|peer| cx.setup.peers[*peer].clone()).collect();
         let settings = Settings {
@@ -178,7 +179,7 @@ impl RelayNode {
             self.held.remove(&id);
             let fate = if self.spill.told.contains(&id) {
                 Fate::Spilled
-            } else if cx.truth.is_durable(id) {
+            } else if cx.truth.is_durable(id) || cx.truth.is_damaged(id) {
                 Fate::Durable
             } else {
                 nowhere += cx.truth.batches.get(&id).map_or(0, |sealed| sealed.points.len() as u64);

@@ -159,6 +159,8 @@ fn noise(world: &mut World) -> Option<String> {
             None => Some("is down".to_owned()),
             Some(Process::Relay(relay)) => match (relay.machine.held().1, relay.spill.pending()) {
                 (0, Some(0)) => None,
+                // Given up with it: what was made for rules that it alone has read nobody can evaluate.
+                (0, Some(_)) if world.truth.forgotten.contains(&relay.who.sender) => None,
                 held => Some(format!("holds {held:?}")),
             },
             Some(Process::Partial(partial)) => {

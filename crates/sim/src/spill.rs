@@ -1,5 +1,7 @@
 //! The shell of a relay's spill, as the thread `relay.spill` is: pull what is due, write, sync, tell; settle, lend, check.
 
+mod hang;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -37,6 +39,7 @@ struct Line {
 pub struct Spiller {
     who: Incarnation,
     session: Option<Session>,
+    hang: hang::Hang,
     retry_at: Mono,
     /// Of each lane the first ordinal whose owner has not been told; `None`: the first life of the thread.
     tails: Option<BTreeMap<u16, u64>>,
@@ -54,6 +57,7 @@ impl Spiller {
         Spiller {
             who,
             session: None,
+            hang: hang::Hang::No,
             retry_at: Mono::ZERO,
             tails: None,
             told: BTreeSet::new(),
@@ -100,6 +104,9 @@ impl Spiller {
 
     /// Does what is due.
     pub fn step(&mut self, cx: &mut Cx<'_>, machine: &mut Relay) {
+        if self.is_hung(cx, machine) {
+            return;
+        }
         if self.session.is_none() {
             if cx.now < self.retry_at {
                 return;

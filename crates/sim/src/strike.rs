@@ -57,12 +57,7 @@ impl World {
                     self.cut(to, from, ms);
                 }
             }
-            Fault::Isolate { node, ms } => {
-                for other in 0..self.hosts.len() {
-                    self.cut(node, other, ms);
-                    self.cut(other, node, ms);
-                }
-            }
+            Fault::Isolate { node, ms } => self.isolate(node, ms),
             Fault::Reset { link } => {
                 if let Some(conn) = self.dials[link].conn {
                     self.close(conn, 0, false);
@@ -93,15 +88,11 @@ impl World {
                 self.plan(self.now + Duration::from_millis(down_ms + after_ms), Event::Fault(again));
             }
             Fault::Forget { node, how } => self.forget(node, how),
-            Fault::Clone { node } => {
-                if let Some(spare) = self.setup.spare(|role| matches!(role, Role::Relay(_)))
-                    && self.hosts[spare].gone
-                {
-                    self.truth.has_clones = true;
-                    self.hosts[spare].disk = self.hosts[node].disk.copy();
-                    self.hosts[spare].gone = false;
-                    self.start(spare);
-                }
+            Fault::Clone { node, twins } => self.copy_disk(node, twins),
+            Fault::Hang { node, which, ms } => self.hang(node, which, Duration::from_millis(ms)),
+            Fault::Poison { node } => {
+                let sender = self.hosts[node].disk.identity.map(|(sender, _)| sender);
+                self.truth.poison_next.extend(sender);
             }
         }
     }
@@ -115,7 +106,9 @@ impl World {
             Fault::Kill { node, .. }
             | Fault::KillThenPower { node, .. }
             | Fault::Forget { node, .. }
-            | Fault::Clone { node }
+            | Fault::Clone { node, .. }
+            | Fault::Hang { node, .. }
+            | Fault::Poison { node }
             | Fault::PowerCut { node, .. }
             | Fault::DiskLost { node, .. }
             | Fault::Snapshot { node }
@@ -138,6 +131,31 @@ impl World {
         let mut rng = self.rng.fork();
         disk(&mut self.hosts[node].disk, &mut rng);
         self.plan(self.now + Duration::from_millis(down_ms), Event::Start(node));
+    }
+
+    fn isolate(&mut self, node: NodeId, ms: u64) {
+        for other in 0..self.hosts.len() {
+            self.cut(node, other, ms);
+            self.cut(other, node, ms);
+        }
+    }
+
+    fn copy_disk(&mut self, node: NodeId, twins: Option<u64>) {
+        let spare = self.setup.spare(|role| matches!(role, Role::Relay(_)));
+        let Some(spare) = spare.filter(|spare| self.hosts[*spare].gone && self.hosts[node].process.is_some()) else {
+            return;
+        };
+        if let Some(ms) = twins {
+            self.kill(node, false);
+            self.hosts[spare].skew = self.hosts[node].skew;
+            self.isolate(node, ms);
+            self.isolate(spare, ms);
+        }
+        self.truth.has_clones = true;
+        self.hosts[spare].disk = self.hosts[node].disk.copy();
+        self.hosts[spare].gone = false;
+        self.start(spare);
+        self.start(node);
     }
 
     fn roll_out(&mut self, file: FileId, order: u64) {
@@ -231,6 +249,15 @@ impl World {
             Process::Final(node) => node.shard_panics(cx),
             Process::Replayer(replayer) => replayer.machine_panics(cx),
             Process::Store(_) => {}
+        });
+    }
+
+    fn hang(&mut self, node: NodeId, which: u64, lasts: Duration) {
+        self.call(node, |process, cx| match process {
+            Process::Relay(relay) => relay.spill.hangs(lasts),
+            Process::Partial(partial) => partial.shard_hangs(cx, usize::from(which & 1 != 0), lasts),
+            Process::Final(node) => node.shard_hangs(cx, lasts),
+            Process::Replayer(_) | Process::Store(_) => {}
         });
     }
 

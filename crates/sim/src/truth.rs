@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::batch::{BatchId, PartitionSet};
+use engine::batch::{BatchId, Incarnation, PartitionSet};
 use engine::wire::Included;
 
 use crate::file::FileId;
@@ -50,6 +50,8 @@ pub struct Log {
     pub durable: u64,
     /// Records that retire a sender's epochs up to one: record, sender, epoch.
     retired: Vec<(u64, u64, u32)>,
+    /// Of each sender and epoch the nonce that came first, and in which record.
+    nonces: BTreeMap<(u64, u32), (u64, u64)>,
     /// Damage was done to it: what is in is not known for certain.
     pub damaged: bool,
 }
@@ -65,8 +67,16 @@ pub struct Truth {
     pub allowed: BTreeSet<&'static str>,
     /// Senders that an operator has forgotten: what is not durable then may stay so.
     pub forgotten: BTreeSet<u64>,
-    /// There are relays with copies of one disk: two may give out one name, and only their nonces differ.
+    /// There are relays with copies of one disk.
     pub has_clones: bool,
+    lives: BTreeMap<(u64, u32), u64>,
+    /// Senders and epochs that two relays have, so that only their nonces differ.
+    twins: BTreeSet<(u64, u32)>,
+    /// Senders whose next batch kills whoever folds it, and such batches.
+    pub poison_next: BTreeSet<u64>,
+    pub poison: BTreeSet<BatchId>,
+    /// Points that may be in the stores or not, whose rules they were sent under, and in which partition if not in all.
+    pub unsure: Vec<(Point, FileId, Option<u16>)>,
     /// What went wrong, the first first.
     pub violations: Vec<String>,
     /// States visited, and how often: rare branches must be met in some seed.
@@ -95,11 +105,36 @@ impl Truth {
         *self.seen.entry(what).or_default() += 1;
     }
 
+    /// A relay's process begins. Where disks were copied another one may have the same epoch: only the nonce tells whose
+    /// batch is whose, and the truth has no nonces. It is sure of none of them, then.
+    pub fn began(&mut self, who: Incarnation) {
+        let other = self.lives.insert((who.sender, who.epoch), who.nonce);
+        if self.has_clones && other.is_some() {
+            self.visit("two relays in one epoch");
+            self.twins.insert((who.sender, who.epoch));
+            let of = |seq| BatchId { sender: who.sender, epoch: who.epoch, seq };
+            for (_, sealed) in self.batches.range(of(0)..=of(u32::MAX)) {
+                self.unsure.extend(sealed.points.iter().map(|point| (*point, sealed.file, None)));
+            }
+        }
+    }
+
     /// A relay gave a batch its name.
     pub fn sealed(&mut self, id: BatchId, points: Vec<Point>, partitions: PartitionSet, file: FileId) {
+        let clashes = self.twins.contains(&(id.sender, id.epoch));
+        if clashes {
+            self.unsure.extend(points.iter().map(|point| (*point, file, None)));
+        }
         let sealed = Sealed { points, partitions, file, fate: Fate::Held };
-        if self.batches.insert(id, sealed).is_some() {
-            self.violated("INV-3", || format!("{id:?} was given out twice"));
+        if self.batches.contains_key(&id) {
+            if !clashes {
+                self.violated("INV-3", || format!("{id:?} was given out twice"));
+            }
+            self.visit("two batches of one name");
+        }
+        self.batches.insert(id, sealed);
+        if self.poison_next.remove(&id.sender) {
+            self.poison.insert(id);
         }
     }
 
@@ -111,12 +146,27 @@ impl Truth {
     /// A record was appended; it may still be taken back by a crash.
     pub fn appended(&mut self, partition: u16, number: u64, included: Vec<Included>) {
         let log = self.logs.entry(partition).or_default();
+        let mut impostor = None;
+        for one in &included {
+            let (nonce, _) = log.nonces.entry((one.id.sender, one.id.epoch)).or_insert((one.nonce, number));
+            impostor = impostor.or((*nonce != one.nonce).then_some(one.id));
+        }
         let gone = included.iter().find(|one| {
             let is_of = |(_, sender, floor): &(u64, u64, u32)| one.id.sender == *sender && one.id.epoch <= *floor;
             one.points > 0 && log.retired.iter().any(is_of)
         });
-        if let Some(one) = gone.filter(|_| !log.damaged).map(|one| one.id) {
-            self.violated("INV-3", || format!("partition {partition} merges {one:?}, whose epoch it has retired"));
+        if let Some(one) = included.iter().find(|one| self.poison.contains(&one.id) && one.points > 0) {
+            let id = one.id;
+            self.violated("INV-7", || format!("partition {partition} merges {id:?}, which nobody could fold"));
+            return;
+        }
+        let gone = gone.filter(|_| !log.damaged).map(|one| one.id);
+        let impostor = impostor.filter(|_| !log.damaged);
+        if let Some(id) = gone {
+            self.violated("INV-3", || format!("partition {partition} merges {id:?}, whose epoch it has retired"));
+        }
+        if let Some(id) = impostor {
+            self.violated("INV-3", || format!("partition {partition} merges {id:?} of two relays with one name"));
         }
         self.logs.entry(partition).or_default().records.insert(number, included);
     }
@@ -152,6 +202,7 @@ impl Truth {
         let durable = log.durable;
         log.records.retain(|number, _| *number < next);
         log.retired.retain(|(number, ..)| *number < next);
+        log.nonces.retain(|_, (_, number)| *number < next);
         if next < durable && !log.damaged {
             self.violated("INV-2", || {
                 format!("partition {partition} came back with record {next} next, {durable} were durable")
@@ -173,10 +224,11 @@ impl Truth {
         self.batches.get(&id).is_some_and(|sealed| sealed.partitions.iter().all(|partition| self.has(partition, id)))
     }
 
-    /// Whether the final layer may have forgotten its word on a batch.
+    /// Whether nobody can say if a batch is in: the final layer may have forgotten its word, or two batches have its name.
     pub fn is_damaged(&self, id: BatchId) -> bool {
         let damaged = |partition: u16| self.logs.get(&partition).is_some_and(|log| log.damaged);
-        self.batches.get(&id).is_some_and(|sealed| sealed.partitions.iter().any(damaged))
+        self.twins.contains(&(id.sender, id.epoch))
+            || self.batches.get(&id).is_some_and(|sealed| sealed.partitions.iter().any(damaged))
     }
 
     /// Whether its relay has counted it as dropped.

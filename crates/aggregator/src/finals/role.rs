@@ -324,6 +324,8 @@ impl FinalRole {
     ///
     /// From here on the log refuses what a former life, a ghost, may still append.
     pub(crate) fn begin_shard(&self, shard: usize, generation: u64) -> Inputs {
+        // Who is in the midst of emitting finishes first; after that a former life emits no more.
+        drop(lock(&self.states[shard]));
         let ((first, first_out), (second, second_out)) = (bounded(INPUTS_MAX), bounded(INPUTS_MAX));
         *lock(&self.inputs[shard]) = [first, second];
         lock(&self.loaded[shard]).clear();

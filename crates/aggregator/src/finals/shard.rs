@@ -277,7 +277,12 @@ impl Shard<'_> {
 
     /// What is durable is answered and becomes part of the windows.
     fn settle(&mut self) -> Result<(), WorkerError> {
-        self.synced = self.role.synced(self.number);
+        let synced = self.role.synced(self.number);
+        // Read first, then looked: a later life's tokens are above ours, and what we appended the log may have refused.
+        if !self.worker.is_current() {
+            return Ok(());
+        }
+        self.synced = synced;
         let loaded = self.role.take_loaded(self.number);
         let news = !loaded.is_empty();
         for (number, id, bytes) in loaded {
@@ -322,11 +327,15 @@ impl Shard<'_> {
         for index in 0..self.owned.len() {
             let partition = &mut self.owned[index].partition;
             let mut state = lock(&self.role.states[self.number]);
+            // A ghost's values are older than those of its successor, which waits for this lock before it begins.
+            if !self.worker.is_current() {
+                return Ok(());
+            }
             let emitted = emit::emit(partition, outlets, times, &mut senders);
             state.emitted_lines += emitted.lines;
             state.corrections += emitted.corrections;
-            drop(state);
             let mut missing = emit::catch_up(partition, outlets, &mut senders);
+            drop(state);
             missing.extend(partition.windows().wanted().take(WANTED_PER_TURN));
             let number = partition.number();
             self.request(number, missing)?;

@@ -216,6 +216,13 @@ impl PartialNode {
     pub fn batch(&mut self, from: Connection, batch: Batch, attempt: bool, class: Class) {
         let id = batch.id();
         if let Some(held) = self.held.get_mut(&id) {
+            // Of two relays with copies of one disk: who sent this one must not be answered for the other's.
+            if held.batch.header().nonce != batch.header().nonce {
+                if let Some(origin) = self.origins.get_mut(&from) {
+                    origin.nacks.push((id, NackReason::DuplicateSender));
+                }
+                return;
+            }
             held.origins.insert(from);
             self.books.duplicates += 1;
             if mutant!("duplicate_counts") {

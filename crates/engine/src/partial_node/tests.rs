@@ -26,11 +26,15 @@ fn node() -> PartialNode {
 }
 
 fn batch(seq: u32, partitions: &[u16]) -> Batch {
+    batch_of(Incarnation { sender: 5, epoch: 1, nonce: 9 }, seq, partitions)
+}
+
+fn batch_of(who: Incarnation, seq: u32, partitions: &[u16]) -> Batch {
     let set = partitions.iter().fold(PartitionSet::default(), |set, partition| set.with(*partition));
     let mut builder = Builder::new(set, 32);
     builder.append(b"a 1 100\n", 1, UnixSeconds(100), UnixSeconds(100));
     let claims: Vec<Claim> = set.iter().map(|partition| Claim { partition, from: 0 }).collect();
-    builder.seal(Incarnation { sender: 5, epoch: 1, nonce: 9 }, seq, Versions::default(), &claims)
+    builder.seal(who, seq, Versions::default(), &claims)
 }
 
 fn id(seq: u32) -> BatchId {
@@ -268,6 +272,19 @@ fn an_impostor_is_known_by_its_nonce() {
     assert!(node.is_impostor(Incarnation { sender: 5, epoch: 1, nonce: 10 }));
     assert!(!node.is_impostor(Incarnation { sender: 5, epoch: 1, nonce: 9 }));
     assert!(!node.is_impostor(Incarnation { sender: 5, epoch: 2, nonce: 10 }));
+}
+
+/// Two relays with copies of one disk, of which one reaches this node by a replayer.
+#[test]
+fn a_batch_is_not_answered_for_another_relays_with_the_same_name() {
+    let mut node = node();
+    node.batch(RELAY, batch(0, &[0]), false, Class::Live);
+    let other = batch_of(Incarnation { sender: 5, epoch: 1, nonce: 10 }, 0, &[0]);
+    node.connected(REPLAYER, Class::Replay);
+    node.batch(REPLAYER, other, true, Class::Replay);
+    assert_eq!(node.answers(at(0), REPLAYER, QUIET).1, [(id(0), NackReason::DuplicateSender)]);
+    assert_eq!(node.books().duplicates, 0);
+    balanced(&node);
 }
 
 const QUIET: Duration = Duration::ZERO;

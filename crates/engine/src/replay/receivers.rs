@@ -109,10 +109,22 @@ impl Replay {
             if range.first > range.last {
                 continue;
             }
-            let done = self.by_id.range(id(range.first)..=id(range.last)).flat_map(|(_, keys)| keys.iter().copied());
-            let done: Vec<Key> = done.collect();
+            let named = self.by_id.range(id(range.first)..=id(range.last));
+            let done: Vec<Key> = named.flat_map(|(_, keys)| self.spoken_of(keys, receiver)).collect();
             done.into_iter().for_each(|key| self.settle(key, Outcome::Delivered));
         }
+    }
+
+    /// Of the records of one name those that a receiver's answer speaks of: all, for they are copies of one batch. But where
+    /// two relays have copies of one disk they may be two batches, and then it speaks of what that receiver was sent.
+    fn spoken_of<'k>(&'k self, keys: &'k [Key], receiver: usize) -> impl Iterator<Item = Key> + 'k {
+        let record = |key: &Key| self.records.get(key);
+        let are_copies = keys
+            .windows(2)
+            .all(|pair| record(&pair[0]).map(|one| &one.bytes) == record(&pair[1]).map(|one| &one.bytes));
+        let was_sent =
+            move |key: &&Key| record(key).is_some_and(|one| one.state == State::Sent(To::Receiver(receiver)));
+        keys.iter().filter(move |key| are_copies || was_sent(key)).copied()
     }
 
     /// One batch was not taken.

@@ -122,6 +122,24 @@ fn a_record_goes_its_way_and_is_delivered_when_it_is_durable_and_not_before() {
 }
 
 #[test]
+fn an_answer_for_one_of_two_relays_with_one_name_is_none_for_the_other() {
+    let mut replay = replay();
+    assert!(!replay.backlog(1, Backlog { lanes: vec![said(0, "aggregate:final-1", 1_000)] }));
+    replay.leased(at(0), 0, Leased { number: 0, ticket: ticket(0, 0), bytes: batch(0, 10) });
+    let mut builder = Builder::new(PartitionSet::default().with(0), 64);
+    builder.append(b"a.b 2 100\n", 10, UnixSeconds(100), UnixSeconds(100));
+    let copied = Incarnation { sender: SENDER, epoch: 1, nonce: 2 };
+    let other = builder.seal(copied, 0, Versions::default(), &[Claim { partition: 0, from: 0 }]).bytes().clone();
+    replay.leased(at(0), 1, Leased { number: 0, ticket: ticket(0, 0), bytes: other });
+    let first = replay.next_turn(at(0)).expect("it is lent").key;
+    assert!(replay.go(at(0), first).is_some());
+    let receiver = (0..2).find(|receiver| replay.next_batch(*receiver).is_some()).expect("it was sent to one of them");
+    replay.durable(at(10), receiver, &durable_of(0, 0));
+    assert_eq!([0, 1].map(|source| replay.take_done(source).len()), if first.0 == 0 { [1, 0] } else { [0, 1] });
+    balanced(&replay);
+}
+
+#[test]
 fn every_refusal_has_its_outcome() {
     #[track_caller]
     fn check(reason: NackReason, expected: &[(Outcome, Vec<u64>)], ready_again: bool) {
