@@ -17,6 +17,7 @@ mod pipeline;
 mod ports;
 mod recv;
 mod replay;
+mod rules;
 mod spill;
 mod tls;
 mod top;

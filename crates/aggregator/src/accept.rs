@@ -1,5 +1,6 @@
 //! The listener of links: greet, see what the peer is, and give the connection to the role that serves it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
@@ -25,6 +26,8 @@ pub(crate) struct Service {
     pub(crate) node: String,
     pub(crate) cluster: String,
     pub(crate) versions: Versions,
+    /// Versions of the rules of former days: peers that still have them are served.
+    pub(crate) former_rules: BTreeSet<u64>,
     pub(crate) partitions: u16,
     pub(crate) partial: Option<Arc<PartialRole>>,
     pub(crate) finals: Option<Arc<FinalRole>>,
@@ -93,7 +96,12 @@ impl Service {
         if hello.partitions != self.partitions {
             return Err(RefuseReason::Partitions);
         }
-        if hello.versions != self.versions {
+        // What a replayer brings says for itself what rules it was made for.
+        let knows_rules = hello.role == Role::Replayer
+            || self.partial.as_ref().is_some_and(|role| role.knows_rules(hello.versions.rules))
+            || hello.versions.rules == self.versions.rules
+            || self.former_rules.contains(&hello.versions.rules);
+        if hello.versions.map != self.versions.map || !knows_rules {
             return Err(RefuseReason::Versions);
         }
         if hello.role == Role::Relay && self.forgotten.refuses(hello) {

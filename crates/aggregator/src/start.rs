@@ -13,10 +13,10 @@ use engine::health::{Kind, Probe};
 use engine::partial_node;
 use engine::pool;
 use engine::ring::Ring;
-use engine::rule::RuleSet;
 use link::Dialer as _;
 use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
-use node::{StartError, VerdictKeeper, io_error, listed};
+use node::rules::Rules;
+use node::{StartError, VerdictKeeper, io_error};
 use runtime::identity::DataDir;
 use runtime::{Clock, Supervisor, net};
 use telemetry::Telemetry;
@@ -93,7 +93,7 @@ struct Common<'c> {
     me: &'c Node,
     clock: Clock,
     incarnation: Incarnation,
-    rules: Arc<RuleSet>,
+    rules: Rules,
     versions: Versions,
     finals: Vec<(String, SocketAddr)>,
     /// For each partition the index of its final node.
@@ -113,7 +113,8 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let tls = node::Tls::open(cluster, me)?;
     let data = DataDir::open(&me.data)?;
     let identity = data.identity(clock.unix())?;
-    let common = common(cluster, me, clock, identity, me.threads.or_cores(cores))?;
+    let rules = Rules::open(data.path(), cluster, u64::from(clock.unix().0))?;
+    let common = common((cluster, me), clock, identity, rules, me.threads.or_cores(cores));
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
     tls.watch(me, &supervisor);
@@ -140,6 +141,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         node: me.name.clone(),
         cluster: cluster.name.clone(),
         versions: common.versions,
+        former_rules: common.rules.former.keys().copied().collect(),
         partitions: cluster.partitions,
         partial,
         finals,
@@ -172,19 +174,18 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
 }
 
 fn common<'c>(
-    cluster: &'c Cluster,
-    me: &'c Node,
+    (cluster, me): (&'c Cluster, &'c Node),
     clock: Clock,
     identity: runtime::identity::Identity,
+    rules: Rules,
     threads: usize,
-) -> Result<Common<'c>, StartError> {
-    let rules = Arc::new(RuleSet::compile(&cluster.rules).map_err(|errors| listed(&errors))?);
+) -> Common<'c> {
     let finals: Vec<(String, SocketAddr)> =
         cluster.layer(Layer::Final).filter_map(|node| node.link.map(|link| (node.name.clone(), link))).collect();
     let names: Vec<String> = finals.iter().map(|(name, _)| name.clone()).collect();
     let owners = pool::assign(cluster.partitions, &names, &vec![true; names.len()]);
-    Ok(Common {
-        versions: Versions { rules: rules.version(), map: pool::map_version(cluster.partitions, &names) },
+    Common {
+        versions: Versions { rules: rules.in_force.version(), map: pool::map_version(cluster.partitions, &names) },
         owners: owners.into_iter().map(|owner| owner.unwrap_or(0)).collect(),
         incarnation: Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce },
         cluster,
@@ -194,7 +195,7 @@ fn common<'c>(
         finals,
         threads,
         forgotten: Arc::default(),
-    })
+    }
 }
 
 /// The worker that lets time pass for orders and pools.
@@ -220,10 +221,12 @@ fn start_partial(
         versions: common.versions,
         partitions: cluster.partitions,
         finals: common.finals.iter().map(|(name, _)| name.clone()).collect(),
-        rules: Arc::clone(&common.rules),
+        rules: Arc::clone(&common.rules.in_force),
         flush: cluster.final_.flush,
+        former_rules: Arc::clone(&common.rules.former),
         settings: partial_node::Settings {
             versions: common.versions,
+            former_rules: common.rules.former.keys().copied().collect(),
             partitions: cluster.partitions,
             owners: common.owners.clone(),
             shards: common.threads,
@@ -258,7 +261,9 @@ fn start_final(common: &Common<'_>, supervisor: &Supervisor, data: &Path) -> Res
     let cluster = common.cluster;
     let me = common.finals.iter().position(|(name, _)| *name == common.me.name).unwrap_or(0);
     let mine: Vec<u16> = (0..cluster.partitions).filter(|p| common.owners.get(usize::from(*p)) == Some(&me)).collect();
-    let opener = finals::opener(data, cluster.final_.quota_bytes)?;
+    let names: Vec<&str> = common.finals.iter().map(|(name, _)| name.as_str()).collect();
+    let layout = format!("{} partitions over {}", cluster.partitions, names.join(", "));
+    let opener = finals::opener(data, cluster.final_.quota_bytes, &layout)?;
     let catch_up = CatchUp::open(data, cluster.replay.rate.get());
     let setup = finals::Setup {
         forgotten: Arc::clone(&common.forgotten),
@@ -266,7 +271,8 @@ fn start_final(common: &Common<'_>, supervisor: &Supervisor, data: &Path) -> Res
         clock: common.clock,
         shards: common.threads.min(mine.len()).max(1),
         mine,
-        rules: Arc::clone(&common.rules),
+        rules: Arc::clone(&common.rules.in_force),
+        former_rules: common.rules.told.clone(),
         rings: cluster.stores.iter().map(Ring::build).collect(),
         stores: node::start_stores("final", cluster, supervisor, common.clock)?,
         horizon: cluster.final_.horizon,

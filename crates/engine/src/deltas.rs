@@ -9,7 +9,7 @@
 //! ```text
 //! version   u8 = 1
 //! keys      varint                              how many keys follow
-//!   rule    varint (0..=65535)
+//!   rule    varint (u32, `RuleId`)
 //!   shared  varint                              so many bytes of the previous key's name are the start of this one
 //!   rest    length varint, bytes                the remaining bytes; a name has 1 to 65535 bytes
 //!   windows varint, at least 1

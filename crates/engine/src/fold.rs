@@ -3,6 +3,8 @@
 //! A series is looked up once a point; what it feeds was worked out when it was new. Memory for that is bounded: past
 //! the budget everything cached is forgotten, right after a flush, when no partial refers to it.
 
+mod versions;
+
 use std::sync::Arc;
 
 use crate::batch::{Batch, PartitionSet};
@@ -14,6 +16,8 @@ use crate::series::{self, SeriesTable};
 use crate::time::UnixSeconds;
 use crate::wire::{Group, Included, Lane};
 use bytes::Bytes;
+
+pub use self::versions::{Folders, FormerRules};
 
 /// Memory of one shard for series names: a million of 60 bytes.
 const SERIES_BUDGET: usize = 96 << 20;
@@ -114,6 +118,11 @@ impl Folder {
             Lane::First => !part.first_included.is_empty(),
             Lane::Suspect => !part.suspects.is_empty(),
         }
+    }
+
+    /// Whether there is anything for a flush, of any partition.
+    fn holds_something(&self) -> bool {
+        self.parts.iter().any(|part| !part.first_included.is_empty() || !part.suspects.is_empty())
     }
 
     /// Forgets everything cached when it has grown past its budget and nothing open refers to it.

@@ -112,14 +112,31 @@ pub struct RuleSpec {
     pub to: Vec<usize>,
 }
 
+/// Which rule, whatever place it has in the cluster file: rules that write the same outputs at the same interval are one, so
+/// that open windows go on over a change of the file.
+pub type RuleId = u32;
+
+impl RuleSpec {
+    /// See [`RuleId`]. Equal on every machine, and for ever: it is on disks.
+    pub fn id(&self) -> RuleId {
+        let mut hash = xxhash_rust::xxh3::Xxh3Default::new();
+        hash.update(&self.interval.to_le_bytes());
+        for part in std::iter::once(&self.output).chain(&self.group_by) {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        u32::try_from(hash.digest() & u64::from(u32::MAX)).unwrap_or(0)
+    }
+}
+
 /// What points are gathered under: a rule, and the output's name with [`FUNCTION_HOLE`] where the function's name goes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutputKey {
-    pub rule: u16,
+    pub rule: RuleId,
     pub name: Box<[u8]>,
 }
 
-/// The final partition that owns a key: the same on every node and in every version, whatever the rule's number is.
+/// The final partition that owns a key: the same on every node and in every version, whatever the rule is.
 /// `partitions`: not zero (a zero is taken as one).
 pub fn partition_of(key: &OutputKey, partitions: u16) -> u16 {
     let hash = xxhash_rust::xxh3::xxh3_64(&key.name);

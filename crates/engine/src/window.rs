@@ -28,6 +28,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::partial::Partial;
+use crate::rule::RuleId;
 use crate::sketch::DecodeError;
 use crate::time::UnixSeconds;
 
@@ -45,7 +46,7 @@ pub use rest::Rest;
 pub struct BlockId {
     /// The window's start.
     pub window: UnixSeconds,
-    pub rule: u16,
+    pub rule: RuleId,
 }
 
 /// What became of a partial.
@@ -112,7 +113,7 @@ impl Windows {
     }
 
     /// Merges one partial. `window`: the start. `name`: of the `OutputKey`.
-    pub fn merge(&mut self, rule: u16, name: &[u8], window: UnixSeconds, partial: Partial) -> Merged {
+    pub fn merge(&mut self, rule: RuleId, name: &[u8], window: UnixSeconds, partial: Partial) -> Merged {
         let id = BlockId { window, rule };
         let is_late = mutant!("late_dropped") && self.blocks.get(&id).is_some_and(Block::is_at_rest);
         if window < self.sealed_before || is_late {
@@ -338,55 +339,6 @@ impl Windows {
     pub fn points(&self) -> u64 {
         let live: u64 = self.blocks.values().map(Block::points).sum();
         live + self.absent.values().map(|rest| rest.points).sum::<u64>()
-    }
-
-    /// Carries the state over to new rules. `numbers`: for each old rule its new number
-    /// (`RuleSet::renumbering`). Blocks of a rule that is gone are dropped and returned like sealed ones. All kept
-    /// blocks whose number changed are marked changed; all returned and all renumbered snapshots must be replaced in
-    /// one write. Every block must be in memory or its number unchanged: an absent block that would change its number
-    /// is returned in the second list and left as it was, and then nothing else happened either.
-    ///
-    /// # Errors
-    /// The absent blocks that must be restored first.
-    pub fn renumber(&mut self, numbers: &[Option<u16>]) -> Result<Sealed, Vec<BlockId>> {
-        let number = |rule: u16| numbers.get(usize::from(rule)).copied().flatten();
-        let stuck: Vec<BlockId> =
-            self.absent.keys().filter(|id| number(id.rule).is_some_and(|new| new != id.rule)).copied().collect();
-        if !stuck.is_empty() {
-            return Err(stuck);
-        }
-        let mut gone = Sealed::default();
-        let moved = |set: &BTreeSet<BlockId>| -> BTreeSet<BlockId> {
-            set.iter().filter_map(|id| Some(BlockId { window: id.window, rule: number(id.rule)? })).collect()
-        };
-        (self.pending, self.changed) = (moved(&self.pending), moved(&self.changed));
-        for (id, block) in std::mem::take(&mut self.blocks) {
-            match number(id.rule) {
-                Some(rule) => {
-                    let new = BlockId { window: id.window, rule };
-                    if new != id {
-                        self.changed.insert(new);
-                    }
-                    self.blocks.insert(new, block);
-                }
-                None => {
-                    gone.blocks.push(id);
-                    gone.points = gone.points.saturating_add(block.points());
-                    gone.unemitted += block.dirty_keys();
-                    block.release(&mut self.names);
-                }
-            }
-        }
-        let absent = std::mem::take(&mut self.absent);
-        for (id, rest) in absent {
-            if number(id.rule).is_some() {
-                self.absent.insert(id, rest);
-            } else {
-                gone.blocks.push(id);
-                gone.points = gone.points.saturating_add(rest.points);
-            }
-        }
-        Ok(gone)
     }
 
     /// How many keys were emitted again because their values had changed, since the start of the process.

@@ -8,6 +8,7 @@ pub mod desk;
 pub mod notices;
 mod own_metrics;
 mod record;
+pub mod rules;
 mod settings;
 mod start_error;
 mod tls;

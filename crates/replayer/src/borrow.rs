@@ -58,6 +58,7 @@ impl Handler for Borrower {
             Frame::Drain => info!(node = %self.shared.node, peer = %self.name, "relay is draining"),
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Rules(_)
             | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }

@@ -50,6 +50,7 @@ impl Handler for Sender {
             }
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Rules(_)
             | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }

@@ -152,6 +152,7 @@ impl Handler for FakeLink {
             | Frame::Batch { .. }
             | Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Rules(_)
             | Frame::Refuse(_)
             | Frame::Durable(_)
             | Frame::Nack { .. }

@@ -366,6 +366,7 @@ impl FinalNode {
                 let all = cx.rng.percent(50);
                 let windows = owned.partition.windows();
                 for id in windows.evictable(16, all) {
+                    cx.truth.visit("window evicted");
                     windows.evict(id);
                 }
             }

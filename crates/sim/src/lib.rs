@@ -2,15 +2,17 @@
 //! disks, through bad days that a seed draws. See `README.md` for how to run it and to read a failing seed.
 //!
 //! * [`world`] has the time and the queue of what will happen, [`net`] the connections, [`disk`] the disks, [`faults`] what
-//!   goes wrong.
+//!   goes wrong, and [`strike`] does it.
 //! * The shells: [`relay`] with [`spill`], [`partial`], [`finals`] with [`sender`], [`replayer`], [`plain`]. They hold no
 //!   decision; what their real counterparts decide outside of `engine` is named in `README.md`.
-//! * [`truth`] knows what no node knows; [`oracle`] says what stores must hold; [`check`] has the invariants.
+//! * [`truth`] knows what no node knows; [`oracle`] says what stores must hold; [`check`] has the invariants;
+//!   [`coverage`] says what a thousand seeds must have met.
 //! * [`run`] is one run, [`shrink`] makes a failing one small.
 #![allow(clippy::wildcard_enum_match_arm, reason = "a shell ends a link that says any frame which it does not take")]
 #![allow(missing_debug_implementations, reason = "the machines inside are not for printing; `trace` says what happens")]
 
 pub mod check;
+pub mod coverage;
 pub mod disk;
 pub mod faults;
 pub mod finals;
@@ -19,6 +21,7 @@ pub mod node;
 pub mod oracle;
 pub mod partial;
 pub mod plain;
+pub mod rare;
 pub mod records;
 pub mod relay;
 pub mod replayer;
@@ -28,6 +31,7 @@ pub mod sender;
 pub mod setup;
 pub mod shrink;
 pub mod spill;
+pub mod strike;
 pub mod trace;
 pub mod truth;
 pub mod world;

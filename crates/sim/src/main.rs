@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim::faults::KINDS;
-use sim::{Plan, Report, run, shrink};
+use sim::{Plan, Report, coverage, run, shrink};
 
 /// Runs a simulated cluster through bad days and compares what it holds in the end.
 #[derive(Debug, Parser)]
@@ -24,12 +24,18 @@ struct Args {
     /// Without faults.
     #[arg(long)]
     calm: bool,
+    /// Without the kinds of faults that came later: an old seed as it was.
+    #[arg(long)]
+    old: bool,
     /// Goes on after a failing seed.
     #[arg(long)]
     keep_going: bool,
     /// In a build with `--cfg mutants`: how many seeds it takes to notice each deliberate fault.
     #[arg(long)]
     mutants: bool,
+    /// With `--mutants`: this one alone.
+    #[arg(long)]
+    mutant: Option<String>,
     /// Does not shrink a failing schedule.
     #[arg(long)]
     no_shrink: bool,
@@ -70,21 +76,21 @@ fn main() -> ExitCode {
     }
     let mut out = std::io::stdout();
     if let Some(seed) = args.seed {
-        let report = run(&Plan { verbose: true, calm: args.calm, ..Plan::seed(seed) });
+        let report = run(&Plan { verbose: true, calm: args.calm, old: args.old, ..Plan::seed(seed) });
         let failed = !report.violations.is_empty();
         let said = report.log.iter().try_for_each(|line| writeln!(out, "{line}"));
         drop(said.and_then(|()| tell(&mut out, &report)));
         return ExitCode::from(u8::from(failed));
     }
     if args.mutants {
-        return mutants(&mut out, args.seeds);
+        return mutants(&mut out, args.seeds, args.mutant.as_deref());
     }
     let bar = ProgressBar::new(args.seeds);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} seeds, {per_sec}, {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let mut summary = Summary::default();
     for seed in args.from..args.from + args.seeds {
-        let report = run(&Plan { calm: args.calm, ..Plan::seed(seed) });
+        let report = run(&Plan { calm: args.calm, old: args.old, ..Plan::seed(seed) });
         summary.add(&report);
         bar.inc(1);
         if !report.violations.is_empty() {
@@ -119,14 +125,18 @@ fn sum_up(out: &mut impl Write, summary: &Summary, took: f64) -> std::io::Result
     writeln!(out, "{events} events, {batches} batches, {points} points, {} virtual hours", seconds / 3600)?;
     let injected: Vec<String> = KINDS.iter().zip(faults).map(|(kind, count)| format!("{kind} {count}")).collect();
     writeln!(out, "faults: {}", injected.join(", "))?;
+    let missed = coverage::missed(seen);
+    if !missed.is_empty() {
+        writeln!(out, "not met: {}", missed.join(", "))?;
+    }
     writeln!(out, "states visited (times, in so many runs):")?;
     seen.iter().try_for_each(|(what, (times, runs))| writeln!(out, "  {what}: {times} in {runs}"))
 }
 
 #[cfg(mutants)]
-fn mutants(out: &mut impl Write, seeds: u64) -> ExitCode {
+fn mutants(out: &mut impl Write, seeds: u64, only: Option<&str>) -> ExitCode {
     let mut missed = 0_u8;
-    for name in sim::MUTANTS {
+    for name in sim::MUTANTS.into_iter().filter(|name| only.is_none_or(|only| only == *name)) {
         engine::switch_mutant(name);
         let caught = (0..seeds).find_map(|seed| {
             let report = run(&Plan::seed(seed));
@@ -140,7 +150,7 @@ fn mutants(out: &mut impl Write, seeds: u64) -> ExitCode {
 }
 
 #[cfg(not(mutants))]
-fn mutants(out: &mut impl Write, _seeds: u64) -> ExitCode {
+fn mutants(out: &mut impl Write, _seeds: u64, _only: Option<&str>) -> ExitCode {
     drop(writeln!(
         out,
         "this build has no mutants in it: build with RUSTFLAGS=\"--cfg mutants\" and a target directory of its own"

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use engine::rule::RuleId;
+
 use crate::setup::Setup;
 use crate::truth::Truth;
 
@@ -21,7 +23,7 @@ struct Fold {
 
 /// Every line that a store must have, and no other.
 pub fn expected(setup: &Setup, truth: &Truth) -> Lines {
-    let mut folds: BTreeMap<(u16, Vec<u8>, u32), Fold> = BTreeMap::new();
+    let mut folds: BTreeMap<(RuleId, Vec<u8>, u32), Fold> = BTreeMap::new();
     for (id, partition) in truth.included() {
         let Some(sealed) = truth.batches.get(&id) else { continue };
         for (index, point) in sealed.points.iter().enumerate() {

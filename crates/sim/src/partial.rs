@@ -1,7 +1,7 @@
 //! A partial node's shell: the machine, its shards (a folder each, with a queue for live work and one for replay), and the
 //! pool of final nodes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,7 @@ impl PartialNodeShell {
             shards: SHARDS,
             hold_bytes: HOLD_BYTES,
             flush_timeout: FLUSH * 4,
+            former_rules: BTreeSet::new(),
             first_flush: cx.rng.number(),
         };
         let health = health::Settings {
@@ -156,6 +157,9 @@ impl PartialNodeShell {
         let dropped: u64 = books.dropped.values().sum();
         if books.received != books.delivered + books.in_flight + dropped {
             cx.truth.violated("INV-1", || format!("books of a partial node: {books:?}"));
+        }
+        if self.machine.rebuilt() > 0 {
+            cx.truth.visit("batch folded again");
         }
         let (bytes, _) = self.machine.held();
         if bytes > HOLD_BYTES * 2 {

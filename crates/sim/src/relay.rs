@@ -179,6 +179,9 @@ impl RelayNode {
     }
 
     fn watch(&mut self, cx: &mut Cx<'_>) {
+        if self.machine.disowned().is_some() {
+            cx.truth.visit("relay disowned");
+        }
         for canary in self.machine.take_canaries() {
             if canary.acked {
                 self.pool.canary_acked(cx.now, canary.peer, canary.round);

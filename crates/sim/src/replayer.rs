@@ -126,6 +126,9 @@ impl Node for ReplayerNode {
             self.refresh(|controller| controller.step(seen));
         }
         self.look_at_pool(cx);
+        if self.machine.control().is_paused() && !self.machine.is_empty() {
+            cx.truth.visit("replay paused");
+        }
         let books = self.machine.books().1;
         if !books.balance() {
             cx.truth.violated("INV-1", || format!("books of the replayer: {books:?}"));

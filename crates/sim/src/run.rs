@@ -8,6 +8,7 @@ use engine::time::Mono;
 use crate::check;
 use crate::faults::{self, Fault, Planned};
 use crate::oracle::Lines;
+use crate::rare;
 use crate::rng::Rng;
 use crate::world::{Event, Process, World};
 
@@ -27,12 +28,14 @@ pub struct Plan {
     pub verbose: bool,
     /// No faults at all.
     pub calm: bool,
+    /// Without the kinds of faults that came later and are drawn apart ([`crate::rare`]): an old seed as it was.
+    pub old: bool,
 }
 
 impl Plan {
     /// A seed as it is.
     pub fn seed(seed: u64) -> Plan {
-        Plan { seed, schedule: None, verbose: false, calm: false }
+        Plan { seed, schedule: None, verbose: false, calm: false, old: false }
     }
 }
 
@@ -87,7 +90,13 @@ fn schedule(plan: &Plan, world: &World) -> Vec<Planned> {
     }
     plan.schedule.clone().unwrap_or_else(|| {
         let mut rng = Rng::new(plan.seed ^ 0x5c4e_d01e);
-        faults::schedule(&mut rng, &world.setup, CALM_MS, faults_until(plan.seed))
+        let until = faults_until(plan.seed);
+        let mut planned = faults::schedule(&mut rng, &world.setup, CALM_MS, until);
+        if !plan.old {
+            planned.extend(rare::schedule(plan.seed, &world.setup, CALM_MS, until));
+            planned.sort_by_key(|planned| planned.at_ms);
+        }
+        planned
     })
 }
 

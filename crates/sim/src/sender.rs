@@ -81,6 +81,13 @@ impl Senders {
     pub fn tick(&mut self, cx: &mut Cx<'_>) {
         for sender in &mut self.all {
             sender.link.handle(cx.now, Event::Tick);
+            cx.truth.visit(match sender.link.phase() {
+                Phase::Disconnected => "store link disconnected",
+                Phase::Connecting => "store link connecting",
+                Phase::Open => "store link open",
+                Phase::AwaitingReceipt => "store link awaits a receipt",
+                Phase::Drained => "store link drained",
+            });
             if sender.link.receipts() == Receipts::Unsupported {
                 cx.truth.visit("store without receipts");
                 cx.truth.without_receipts.insert(cx.setup.links[sender.to].index);

@@ -159,7 +159,9 @@ impl Spiller {
 
     fn work(&mut self, cx: &mut Cx<'_>, machine: &mut Relay) -> Result<(), StoreError> {
         let Some(session) = &mut self.session else { return Ok(()) };
-        session.spill.tick(cx.now, cx.unix);
+        if session.spill.tick(cx.now, cx.unix) > 0 {
+            cx.truth.visit("lease ran out");
+        }
         if self.able {
             self.pull(cx, machine)?;
         } else if cx.now >= self.retry_at {
@@ -189,6 +191,9 @@ impl Spiller {
         {
             self.backlog_at = cx.now;
             balance(cx, &session.spill);
+            if session.spill.dead_letters().batches > 0 {
+                cx.truth.visit("dead letters");
+            }
             let backlog = session.spill.backlog();
             self.links.values_mut().for_each(|line| line.outbox.push_back(Frame::Backlog(backlog.clone())));
         }
@@ -465,6 +470,7 @@ fn finished(cx: &mut Cx<'_>, id: BatchId, lost: Option<Lost>) {
 fn balance(cx: &mut Cx<'_>, spill: &Spill) {
     for lane in spill.lanes() {
         let dropped: u64 = lane.dropped.iter().map(|(_, tally)| tally.points).sum();
+        lane.dropped.iter().for_each(|(why, _)| cx.truth.visit(why.as_str()));
         if lane.spilled.points != lane.pending.points + lane.settled.points + dropped {
             cx.truth.violated("INV-1", || format!("books of a spill's lane: {lane:?}"));
         }

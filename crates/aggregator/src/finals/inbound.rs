@@ -17,12 +17,14 @@ pub(crate) struct Inbound {
     role: Arc<FinalRole>,
     connection: Arc<Connection>,
     told_to_drain: AtomicBool,
+    told_rules: AtomicBool,
     speaker: Speaker,
 }
 
 impl Inbound {
     pub(crate) fn new(role: Arc<FinalRole>, speaker: Speaker) -> Inbound {
-        Inbound { role, connection: Arc::default(), told_to_drain: AtomicBool::new(false), speaker }
+        let (told_to_drain, told_rules) = (AtomicBool::new(false), AtomicBool::new(false));
+        Inbound { role, connection: Arc::default(), told_to_drain, told_rules, speaker }
     }
 }
 
@@ -41,6 +43,7 @@ impl Handler for Inbound {
             | Frame::Verdict(_)
             | Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Rules(_)
             | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
@@ -61,6 +64,9 @@ impl Handler for Inbound {
 
     fn next(&self, out: &mut Outgoing) {
         self.speaker.say(out);
+        if !self.told_rules.swap(true, Ordering::Relaxed) {
+            self.role.setup.former_rules.iter().for_each(|set| out.frame(&Frame::Rules(set.clone())));
+        }
         for echo in self.connection.bell.take_pongs() {
             out.frame(&Frame::Pong { echo });
         }

@@ -59,6 +59,8 @@ pub(crate) struct Setup {
     pub(crate) mine: Vec<u16>,
     pub(crate) shards: usize,
     pub(crate) rules: Arc<RuleSet>,
+    /// Rules of former days, for partial nodes.
+    pub(crate) former_rules: Vec<Bytes>,
     pub(crate) rings: Vec<Ring>,
     pub(crate) stores: Vec<Store>,
     pub(crate) horizon: Duration,

@@ -9,7 +9,7 @@ use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, Role};
 use link::{Dialer, Ended, Handler, Outgoing, Standing};
 use node::desk::Watch;
 use tokio::sync::Notify;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::role::PartialRole;
 
@@ -35,6 +35,19 @@ impl Downlink {
     }
 }
 
+impl Downlink {
+    /// What this node forgot with its disk, or never knew.
+    fn learn(&self, bytes: &[u8]) {
+        let node = &self.role.setup.node;
+        match node::rules::read_set(bytes) {
+            Ok((version, rules)) => self.role.learn(version, &rules),
+            Err(why) => {
+                warn!(%node, peer = self.peer(), why, "rules of former days cannot be read: batches made for them wait")
+            }
+        }
+    }
+}
+
 impl Handler for Downlink {
     fn frame(&self, frame: Frame) -> Result<(), Ended> {
         match frame {
@@ -49,6 +62,7 @@ impl Handler for Downlink {
             Frame::Verdict(verdict) => self.watch.tell(|now, pool| pool.verdict(now, self.owner, verdict)),
             // A final node that drains still answers; there is nowhere else to go with its partitions.
             Frame::Drain => info!(node = %self.role.setup.node, peer = self.peer(), "final node is draining"),
+            Frame::Rules(bytes) => self.learn(&bytes),
             Frame::Hello(_)
             | Frame::HelloOk(_)
             | Frame::Control(_)

@@ -55,6 +55,7 @@ impl Handler for Inbound {
             | Frame::Verdict(_)
             | Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Rules(_)
             | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Durable(_)

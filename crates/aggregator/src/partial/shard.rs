@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::fold::Folder;
+use engine::fold::Folders;
 use engine::partial_node::Built;
 use engine::time::Mono;
 use engine::wire::Lane;
@@ -17,7 +17,7 @@ const WAIT: Duration = Duration::from_millis(20);
 /// Runs one life of shard `shard`.
 pub(crate) fn run(worker: &Worker, role: &PartialRole, shard: usize) -> Result<(), WorkerError> {
     let inbox = role.begin_shard(shard, worker.generation());
-    let mut folder = Folder::new(Arc::clone(&role.setup.rules), role.setup.partitions);
+    let mut folder = Folders::new(Arc::clone(&role.setup.rules), role.former_rules(), role.setup.partitions);
     let mine: Vec<u16> = (0..role.setup.partitions)
         .filter(|partition| usize::from(*partition) % role.setup.settings.shards.max(1) == shard)
         .collect();
@@ -33,6 +33,9 @@ pub(crate) fn run(worker: &Worker, role: &PartialRole, shard: usize) -> Result<(
         if let Some(work) = inbox.next(WAIT) {
             role.set_in_hand(shard, Some(work.batch.id()));
             worker.failpoint("fold")?;
+            if !folder.knows(&work.batch) {
+                folder.learn(role.former_rules());
+            }
             folder.fold(&work.batch, work.partitions, work.lane);
             if !worker.is_current() {
                 return Ok(());
@@ -57,7 +60,7 @@ fn next_beat(last: Mono, every: Duration, now: Mono) -> Mono {
 }
 
 /// Hands over what is open, where no earlier flush is out.
-fn flush(worker: &Worker, role: &PartialRole, shard: usize, mine: &[u16], folder: &mut Folder) {
+fn flush(worker: &Worker, role: &PartialRole, shard: usize, mine: &[u16], folder: &mut Folders) {
     let now = worker.clock().now();
     let due: Vec<(u16, Lane)> = {
         let mut machine = role.machine();
@@ -71,8 +74,8 @@ fn flush(worker: &Worker, role: &PartialRole, shard: usize, mine: &[u16], folder
         .into_iter()
         .map(|(partition, lane)| Built { partition, lane, groups: folder.take(partition, lane) })
         .collect();
+    folder.trim();
     if built.is_empty() {
-        folder.trim();
         return;
     }
     let mut machine = role.machine();

@@ -1,17 +1,18 @@
 //! Reading the layout of `deltas`, and the names that it shares with the snapshots of `window`.
 
 use crate::partial::Partial;
+use crate::rule::RuleId;
 use crate::sketch::codec::{DecodeError, Reader, put_bytes, put_varint};
 use crate::time::UnixSeconds;
 
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 /// The longest name of an output that a peer may send.
 pub const NAME_BYTES_MAX: usize = 65535;
 
 /// The partial of one key and window, as it came from a shard. The name is that of an `OutputKey`.
 #[derive(Debug)]
 pub struct Delta<'a> {
-    pub rule: u16,
+    pub rule: RuleId,
     pub name: &'a [u8],
     pub window: UnixSeconds,
     pub partial: Partial,
@@ -48,7 +49,7 @@ pub fn decode(bytes: &[u8], mut visit: impl FnMut(Delta<'_>)) -> Result<Totals, 
     let mut totals = Totals::default();
     let mut names = NameReader::default();
     for _ in 0..reader.varint()? {
-        let rule = u16::try_from(reader.varint()?).map_err(|_| DecodeError::Malformed("a rule number above 65535"))?;
+        let rule = reader.varint_u32()?;
         names.next(&mut reader)?;
         let windows = reader.varint()?;
         if windows == 0 {

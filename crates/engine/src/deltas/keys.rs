@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::encoding::NAME_BYTES_MAX;
 use crate::partial::Shape;
-use crate::rule::OutputKey;
+use crate::rule::{OutputKey, RuleId};
 
 /// A key's number in its [`KeyTable`]: 0, 1, 2, ... in order of interning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +27,7 @@ pub struct KeyTable {
 struct Key {
     /// Where the name ends; it starts where the previous one ends.
     end: u32,
-    rule: u16,
+    rule: RuleId,
     shape: Shape,
 }
 
@@ -71,7 +71,7 @@ impl KeyTable {
     ///
     /// # Panics
     /// When `key` is not of this table, which is a bug of the caller.
-    pub fn get(&self, key: KeyId) -> (u16, &[u8]) {
+    pub fn get(&self, key: KeyId) -> (RuleId, &[u8]) {
         look_up(&self.keys, &self.names, key.0)
     }
 
@@ -85,13 +85,13 @@ impl KeyTable {
     }
 }
 
-fn look_up<'t>(keys: &[Key], names: &'t [u8], at: u32) -> (u16, &'t [u8]) {
+fn look_up<'t>(keys: &[Key], names: &'t [u8], at: u32) -> (RuleId, &'t [u8]) {
     let at = at as usize;
     let start = if at == 0 { 0 } else { keys[at - 1].end };
     let key = keys[at];
     (key.rule, &names[start as usize..key.end as usize])
 }
 
-fn hash_of(rule: u16, name: &[u8]) -> u64 {
+fn hash_of(rule: RuleId, name: &[u8]) -> u64 {
     xxh3_64_with_seed(name, u64::from(rule))
 }

@@ -15,7 +15,7 @@ fn order(seq: u32) -> PointOrder {
 
 fn table(names: &[&str]) -> (KeyTable, Vec<KeyId>) {
     let mut keys = KeyTable::new();
-    let ids = (0u16..).zip(names).map(|(at, name)| {
+    let ids = (0u32..).zip(names).map(|(at, name)| {
         let key = OutputKey { rule: at % 3, name: name.as_bytes().into() };
         // Every third key is plain.
         let shape = if at % 3 == 0 { Shape::PLAIN } else { Shape::of(&FUNCTIONS) };
@@ -31,7 +31,7 @@ fn encoded(deltas: &Deltas, keys: &KeyTable) -> Vec<u8> {
     bytes
 }
 
-type Found = BTreeMap<(u16, String, u32), Partial>;
+type Found = BTreeMap<(u32, String, u32), Partial>;
 
 fn decoded(bytes: &[u8]) -> Result<Found, DecodeError> {
     let mut found = BTreeMap::new();
@@ -61,7 +61,7 @@ fn check(points: &[(usize, u32, f64)]) {
     for (seq, (key, window, value)) in (0u32..).zip(points) {
         let series = u64::from(seq % 5);
         deltas.fold(&keys, ids[*key], UnixSeconds(*window), *value, order(seq), series);
-        let rule = u16::try_from(key % 3).expect("below 3");
+        let rule = u32::try_from(key % 3).expect("below 3");
         let shape = if rule == 0 { Shape::PLAIN } else { Shape::of(&FUNCTIONS) };
         let partial = expected.entry((rule, names[*key].to_owned(), *window)).or_insert_with(|| Partial::new(shape));
         partial.fold(*value, order(seq), series);
@@ -92,7 +92,7 @@ fn window_zero_is_a_window() {
 #[test]
 fn nothing_folded_is_two_bytes() {
     check(&[]);
-    assert_eq!(encoded(&Deltas::new(), &KeyTable::new()), [1, 0]);
+    assert_eq!(encoded(&Deltas::new(), &KeyTable::new()), [2, 0]);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn the_layout_stays_as_it_is_drawn() {
     deltas.fold(&keys, ids[0], UnixSeconds(300), 2.0, order(1), 1);
     deltas.fold(&keys, ids[0], UnixSeconds(290), 1.0, order(1), 1);
     deltas.fold(&keys, ids[0], UnixSeconds(290), 3.0, order(1), 1);
-    let mut expected = vec![1, 1, 0, 0, 3, b'a', b'.', 0, 2];
+    let mut expected = vec![2, 1, 0, 0, 3, b'a', b'.', 0, 2];
     expected.extend([0xa2, 0x02, 0x00, 2]);
     [4.0f64, 1.0, 3.0].iter().for_each(|value| expected.extend(value.to_le_bytes()));
     expected.extend([10, 0x00, 1]);
@@ -113,7 +113,7 @@ fn the_layout_stays_as_it_is_drawn() {
 #[test]
 fn a_table_knows_its_keys_and_refuses_names_that_a_peer_would_refuse() {
     let mut keys = KeyTable::new();
-    let key = |rule: u16, name: &[u8]| OutputKey { rule, name: name.into() };
+    let key = |rule: u32, name: &[u8]| OutputKey { rule, name: name.into() };
     let first = keys.intern(&key(0, b"a"), Shape::PLAIN);
     assert_eq!(first, Some(KeyId(0)));
     assert_eq!(keys.intern(&key(1, b"a"), Shape::PLAIN), Some(KeyId(1)));
@@ -135,7 +135,7 @@ fn an_open_partial_is_one_cache_line() {
 fn another_version_is_named() {
     assert_eq!(decoded(&[9, 0]), Err(DecodeError::Version(9)));
     assert_eq!(decoded(&[]), Err(DecodeError::Truncated));
-    assert_eq!(decoded(&[1, 0, 0]), Err(DecodeError::Malformed("bytes behind the last key")));
+    assert_eq!(decoded(&[2, 0, 0]), Err(DecodeError::Malformed("bytes behind the last key")));
 }
 
 fn points() -> impl Strategy<Value = Vec<(usize, u32, f64)>> {

@@ -1,7 +1,7 @@
 //! Dead letters: partials whose windows were sealed when they came. They are kept for a person, and never emitted.
 //!
 //! A parcel holds what came between two checkpoints and is written with the second, in the same atomic batch as the
-//! floor that sealed the windows: so a restart neither forgets nor repeats one. Each entry: `window u32, rule u16, name
+//! floor that sealed the windows: so a restart neither forgets nor repeats one. Each entry: `window u32, rule u32, name
 //! length varint and bytes, state (see partial)`. The bytes of all parcels are bounded; what does not fit is only counted.
 
 use crate::partial::Partial;

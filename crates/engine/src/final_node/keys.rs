@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! 'f'                                   which format the store has, and who wrote it
+//! 'g'                                   the number of partitions and the final nodes that they were spread over
 //! 'h'                                   u64: the log begins at this ordinal
 //! 'l' ordinal u64                       log record (`record`)
 //! 'm' partition u16, 'n' partition u16  the checkpoint (`meta`), twice
-//! 'w' window u32, partition u16, rule u16    snapshot of one block of windows (`window::block`)
-//! 'x' window u32, partition u16, rule u16    what that snapshot holds, and which stores lack it (`meta`)
+//! 'w' window u32, partition u16, rule u32    snapshot of one block of windows (`window::block`)
+//! 'x' window u32, partition u16, rule u32    what that snapshot holds, and which stores lack it (`meta`)
 //! 'd' partition u16, number u64         dead letters (`dead`)
 //! ```
 //!
@@ -26,6 +27,8 @@ pub const FAMILIES: &[u8] = b"lwxn";
 
 /// The record that says which format the store has.
 pub const FORMAT: &[u8] = b"f";
+/// The record that says over which final nodes the partitions are spread.
+pub const LAYOUT: &[u8] = b"g";
 /// Where the log begins.
 pub const HEAD: &[u8] = b"h";
 
@@ -66,7 +69,7 @@ pub fn window_range(family: u8, from: UnixSeconds, until: Option<UnixSeconds>) -
 pub fn block_of(key: &[u8]) -> Option<(u16, BlockId)> {
     let window = key.get(1..5)?.try_into().ok().map(u32::from_be_bytes)?;
     let partition = key.get(5..7)?.try_into().ok().map(u16::from_be_bytes)?;
-    let rule = key.get(7..9)?.try_into().ok().map(u16::from_be_bytes)?;
+    let rule = key.get(7..11)?.try_into().ok().map(u32::from_be_bytes)?;
     Some((partition, BlockId { window: UnixSeconds(window), rule }))
 }
 

@@ -1,15 +1,15 @@
-//! The checkpoint of a partition, version 1, and the index entries of its blocks.
+//! The checkpoint of a partition, version 2, and the index entries of its blocks.
 //!
 //! ```text
 //! checkpoint                                        index entry of a block
-//!  version  u8 = 1                                   rest   see `window::rest`
+//!  version  u8 = 2                                   rest   see `window::rest`
 //!  next     u64  first record not in it              owed   varint, slots of the targets that may lack it (`cursor`)
 //!  floor    u32  windows before it are sealed        crc    u32, CRC32C of all before
 //!  books    6 x u64  received, merged, too_old,
 //!                    corrected, corrupt, sealed
 //!  dead     2 x u64  next parcel of dead letters, bytes of all
 //!  slots    u16, each u16 length and name
-//!  lost     u32, each window u32 and rule u16
+//!  lost     u32, each window u32 and rule u32
 //!  included see `included`
 //!  crc      u32  CRC32C of all before
 //! ```
@@ -23,7 +23,7 @@ use crate::sketch::codec::{Reader, put_varint};
 use crate::time::UnixSeconds;
 use crate::window::{BlockId, Rest};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// See the module's head.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,7 +93,7 @@ fn read(mut rest: &[u8]) -> Option<Meta> {
     }
     let mut lost = Vec::new();
     for _ in 0..take_u32(rest)? {
-        lost.push(BlockId { window: UnixSeconds(take_u32(rest)?), rule: take_u16(rest)? });
+        lost.push(BlockId { window: UnixSeconds(take_u32(rest)?), rule: take_u32(rest)? });
     }
     let included = IncludedSet::decode(rest)?;
     rest.is_empty().then_some(Meta { next, floor, books, dead_next, dead_bytes, slots, lost, included })

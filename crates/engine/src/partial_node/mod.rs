@@ -48,6 +48,8 @@ const TELL_REPLAY: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub versions: Versions,
+    /// Versions of the rules of former days that the shards know: batches may still carry them.
+    pub former_rules: BTreeSet<u64>,
     pub partitions: u16,
     /// How many final nodes there are; partition `p` belongs to number `owners[p]`.
     pub owners: Vec<usize>,
@@ -240,9 +242,16 @@ impl PartialNode {
         self.fold(&batch, partitions, lane, class);
     }
 
+    /// The shards know these former rules from now on.
+    pub fn know_rules(&mut self, version: u64) {
+        self.settings.former_rules.insert(version);
+    }
+
     fn refusal(&self, batch: &Batch, class: Class) -> Option<NackReason> {
         let header = batch.header();
-        let known = header.versions == self.settings.versions
+        let Versions { rules, map } = self.settings.versions;
+        let known = (header.versions.rules == rules || self.settings.former_rules.contains(&header.versions.rules))
+            && header.versions.map == map
             && header.claims.last().is_some_and(|claim| claim.partition < self.settings.partitions);
         if !known {
             return Some(NackReason::UnknownVersion);

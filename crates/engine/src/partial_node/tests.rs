@@ -16,6 +16,7 @@ fn node() -> PartialNode {
         shards: 2,
         hold_bytes: 1 << 20,
         flush_timeout: Duration::from_millis(1500),
+        former_rules: BTreeSet::new(),
         first_flush: 100,
     });
     node.connected(RELAY, Class::Live);

@@ -146,7 +146,7 @@ impl Replay {
             NackReason::UnknownVersion => self.give_back(
                 now,
                 key,
-                "made for other rules or other final nodes: replay it with that cluster file, or discard it",
+                "made for rules that the partial node does not know (`rules.json` in its data directory), or for other final nodes",
             ),
             NackReason::TooOld => self.settle(key, Outcome::TooOld),
             NackReason::Poison => self.settle(key, Outcome::Poison),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::template::{self, Piece, Template};
-use super::{Function, OutputKey, RuleSpec};
+use super::{Function, OutputKey, RuleId, RuleSpec};
 use crate::partial::Shape;
 use crate::pattern::{Pattern, PatternError, PatternSet, Selector, path_of};
 
@@ -24,10 +24,14 @@ pub struct RuleWarning {
     pub message: String,
 }
 
-/// The compiled rules, in the order of their specs; a rule's number is its index.
+/// The compiled rules, in the order of their specs; and former ones, which take no series any more, but may still have open
+/// windows.
 #[derive(Debug)]
 pub struct RuleSet {
+    /// Those in force, then former ones.
     rules: Vec<Rule>,
+    in_force: usize,
+    by_id: BTreeMap<RuleId, usize>,
     /// The selectors of all rules, asked together.
     selectors: PatternSet,
     warnings: Vec<RuleWarning>,
@@ -36,6 +40,7 @@ pub struct RuleSet {
 
 #[derive(Debug)]
 struct Rule {
+    id: RuleId,
     spec: RuleSpec,
     pattern: Pattern,
     template: Template,
@@ -65,6 +70,7 @@ impl RuleSet {
         }
         check_names_unique(specs, &mut errors);
         check_outputs_differ(&rules, &mut errors);
+        let by_id = check_ids_differ(&rules, &mut errors);
         let rules: Vec<Rule> = rules.into_iter().map(|(_, rule)| rule).collect();
         if !errors.is_empty() {
             errors.sort_by_key(|error| error.rule);
@@ -75,7 +81,29 @@ impl RuleSet {
             errors.into_iter().map(error).collect::<Vec<_>>()
         })?;
         let warnings = matched_outputs(&rules, &selectors);
-        Ok(RuleSet { rules, selectors, warnings, version: version_of(specs) })
+        Ok(RuleSet { in_force: rules.len(), rules, by_id, selectors, warnings, version: version_of(specs) })
+    }
+
+    /// Learns rules of former days, newest first, so that what they still have in open windows can be emitted. One whose
+    /// outputs a known rule goes on with is not needed.
+    ///
+    /// # Errors
+    /// What this program cannot compile any more; all others are learnt.
+    pub fn remember(&mut self, former: &[RuleSpec]) -> Result<(), Vec<RuleError>> {
+        let mut errors = Vec::new();
+        for (index, spec) in former.iter().enumerate() {
+            if self.by_id.contains_key(&spec.id()) {
+                continue;
+            }
+            match Rule::compile(spec) {
+                Ok(rule) => {
+                    self.by_id.insert(rule.id, self.rules.len());
+                    self.rules.push(rule);
+                }
+                Err(messages) => errors.extend(messages.into_iter().map(|message| RuleError { rule: index, message })),
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// What is probably not meant.
@@ -88,43 +116,44 @@ impl RuleSet {
         self.version
     }
 
+    /// How many are in force.
     pub fn len(&self) -> usize {
-        self.rules.len()
+        self.in_force
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.in_force == 0
     }
 
-    /// The spec of rule number `rule`.
-    pub fn spec(&self, rule: u16) -> Option<&RuleSpec> {
+    /// The spec of a rule, in force or former.
+    pub fn spec(&self, rule: RuleId) -> Option<&RuleSpec> {
         self.rule(rule).map(|rule| &rule.spec)
     }
 
-    /// The components that rule number `rule` needs. Plain for a rule that does not exist.
-    pub fn shape(&self, rule: u16) -> Shape {
+    /// The components that a rule needs. Plain for a rule that is not known.
+    pub fn shape(&self, rule: RuleId) -> Shape {
         self.rule(rule).map_or(Shape::PLAIN, |rule| rule.shape)
     }
 
     /// Appends the output keys that the series `name` (normal form) feeds, in order of the rules. A `group_by` tag that
     /// the series does not have is left out of the output's name.
     pub fn outputs(&self, name: &[u8], out: &mut Vec<OutputKey>) {
-        for (number, rule) in self.matching(name) {
+        for rule in self.matching(name) {
             if let Some(captures) = rule.pattern.captures(name) {
                 let name = rule.template.expand(&captures, group_tags(&rule.spec.group_by, name));
-                out.push(OutputKey { rule: number, name: name.into() });
+                out.push(OutputKey { rule: rule.id, name: name.into() });
             }
         }
     }
 
     /// Whether a rule that takes `name` asks for it not to be stored as it is.
     pub fn drop_raw(&self, name: &[u8]) -> bool {
-        self.matching(name).any(|(_, rule)| rule.spec.drop_raw)
+        self.matching(name).any(|rule| rule.spec.drop_raw)
     }
 
     /// Replaces the content of `out` with the name of the series for `key` and the function at `position` in its
     /// rule's list.
-    pub fn output_name(&self, key_rule: u16, key_name: &[u8], position: usize, out: &mut Vec<u8>) {
+    pub fn output_name(&self, key_rule: RuleId, key_name: &[u8], position: usize, out: &mut Vec<u8>) {
         let function = self.rule(key_rule).and_then(|rule| rule.function_names.get(position));
         template::fill_function(key_name, function.map_or(b"", |name| name), out);
     }
@@ -135,25 +164,13 @@ impl RuleSet {
         template::fill_complete(key_name, out);
     }
 
-    /// For each rule of `old` its number here: that of the rule with the same name, interval and output, if there is
-    /// one. With this the state of open windows survives a reload.
-    pub fn renumbering(&self, old: &RuleSet) -> Vec<Option<u16>> {
-        let same = |was: &RuleSpec, is: &RuleSpec| {
-            (&was.name, was.interval, &was.output, &was.group_by) == (&is.name, is.interval, &is.output, &is.group_by)
-        };
-        let find =
-            |was: &Rule| (0u16..).zip(&self.rules).find(|(_, is)| same(&was.spec, &is.spec)).map(|(index, _)| index);
-        old.rules.iter().map(find).collect()
+    fn rule(&self, rule: RuleId) -> Option<&Rule> {
+        self.by_id.get(&rule).and_then(|place| self.rules.get(*place))
     }
 
-    fn rule(&self, rule: u16) -> Option<&Rule> {
-        self.rules.get(usize::from(rule))
-    }
-
-    /// The rules that take `name`, with their numbers, in order.
-    fn matching(&self, name: &[u8]) -> impl Iterator<Item = (u16, &Rule)> {
-        let places = self.selectors.matches(name).into_iter();
-        places.filter_map(|place| Some((u16::try_from(place).ok()?, self.rules.get(place)?)))
+    /// The rules that take `name`, in order.
+    fn matching(&self, name: &[u8]) -> impl Iterator<Item = &Rule> {
+        self.selectors.matches(name).into_iter().filter_map(|place| self.rules.get(place))
     }
 }
 
@@ -190,6 +207,7 @@ impl Rule {
         }
         match template {
             Some(template) if problems.is_empty() => Ok(Rule {
+                id: spec.id(),
                 function_names: spec.functions.iter().map(|function| function.as_str().as_bytes().into()).collect(),
                 shape: Shape::of(&spec.functions),
                 spec: spec.clone(),
@@ -265,6 +283,26 @@ fn check_outputs_differ(rules: &[(usize, Rule)], errors: &mut Vec<RuleError>) {
             }
         }
     }
+}
+
+/// Where each rule is. That two share an id although their outputs differ happens once in some thousand million pairs.
+fn check_ids_differ(rules: &[(usize, Rule)], errors: &mut Vec<RuleError>) -> BTreeMap<RuleId, usize> {
+    let mut by_id = BTreeMap::new();
+    for (place, (index, rule)) in rules.iter().enumerate() {
+        let other: Option<usize> = by_id.insert(rule.id, place);
+        // Of two that write the same the operator hears already.
+        if let Some(first) = other.map(|other| &rules[other].1.spec).filter(|first| first.output != rule.spec.output) {
+            let first = &first.name;
+            errors.push(RuleError {
+                rule: *index,
+                message: format!(
+                    "the output of rule `{}` has by chance the same number as that of rule `{first}`: change it a little",
+                    rule.spec.name
+                ),
+            });
+        }
+    }
+    by_id
 }
 
 fn matched_outputs(rules: &[Rule], selectors: &PatternSet) -> Vec<RuleWarning> {

@@ -52,9 +52,10 @@ impl Leases {
         }
     }
 
-    fn end_where(&mut self, mut over: impl FnMut(&Lease) -> bool) {
+    fn end_where(&mut self, mut over: impl FnMut(&Lease) -> bool) -> usize {
         let ended: Vec<Ticket> = self.lent.iter().filter(|(_, lease)| over(lease)).map(|(ticket, _)| *ticket).collect();
-        ended.into_iter().for_each(|ticket| self.end(ticket));
+        ended.iter().for_each(|ticket| self.end(*ticket));
+        ended.len()
     }
 
     /// Looks at everything in the lane again.
@@ -234,12 +235,12 @@ impl Spill {
 
     /// A holder is gone; what it had may be lent again.
     pub fn end_leases_of(&mut self, holder: u64) {
-        self.leases.end_where(|lease| lease.holder == holder);
+        _ = self.leases.end_where(|lease| lease.holder == holder);
     }
 
-    /// Leases whose time is over end.
-    pub fn end_old_leases(&mut self, now: Mono) {
-        self.leases.end_where(|lease| lease.until <= now);
+    /// Leases whose time is over end. How many did.
+    pub fn end_old_leases(&mut self, now: Mono) -> usize {
+        self.leases.end_where(|lease| lease.until <= now)
     }
 
     /// A record may be lent again.

@@ -121,10 +121,10 @@ pub struct Spill {
 }
 
 impl Spill {
-    /// Time passes: leases end.
-    pub fn tick(&mut self, now: Mono, unix: UnixSeconds) {
+    /// Time passes: leases end. How many did.
+    pub fn tick(&mut self, now: Mono, unix: UnixSeconds) -> usize {
         self.now = unix;
-        self.end_old_leases(now);
+        self.end_old_leases(now)
     }
 
     /// Puts something at the end of its lane. It is to be written with the next [`Spill::ops`], and there for certain

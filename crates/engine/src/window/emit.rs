@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::block::{Phase, Taken};
 use super::{BlockId, Rest, Windows};
-use crate::rule::{RuleSet, RuleSpec};
+use crate::rule::{RuleId, RuleSet, RuleSpec};
 use crate::time::{Mono, UnixSeconds};
 
 /// Changed values of a block are emitted at most this often (FAULTS C8): replay of an hour would otherwise emit each
@@ -14,7 +14,7 @@ const CORRECTION_EVERY: Duration = Duration::from_secs(5);
 /// The lines of one key in one window.
 #[derive(Debug)]
 pub struct Emission<'a> {
-    pub rule: u16,
+    pub rule: RuleId,
     pub window: UnixSeconds,
     /// The key was emitted with other values before.
     pub correction: bool,
@@ -72,7 +72,7 @@ impl Windows {
     /// Emits what is due: newest windows first, at most `limit` keys.
     ///
     /// `now`: the wall clock; it only ends grace times. `watermark`: the senders hold back nothing older than this; none
-    /// when unknown. Blocks whose rule number `rules` does not have stay as they are.
+    /// when unknown. Blocks of a rule that `rules` does not know stay as they are.
     pub fn take_emissions(
         &mut self,
         now: UnixSeconds,

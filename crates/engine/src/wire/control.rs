@@ -95,7 +95,7 @@ impl RefuseReason {
                 "the peer has another number of partitions: `cluster.partitions` is fixed for the life of a cluster"
             }
             RefuseReason::Versions => {
-                "the peer has other rules or another list of final nodes: give every node the same cluster file and restart it"
+                "the peer does not know this node's rules yet, or has another list of final nodes: give every node the same cluster file, and restart final nodes first, then partial nodes, then relays"
             }
             RefuseReason::DuplicateSender => {
                 "two nodes run with one identity: a data directory was copied; empty the `data` directory of the copy"

@@ -14,7 +14,7 @@
 //!
 //! Who sends what: the dialling side sends `Hello` first and gets `HelloOk` or `Refuse`. Relay to partial: `Batch`,
 //! `Watermark`, `Ping`; back: `Durable`, `Nack`, `Pong`, `Drain`. Partial to final: `Flush`, `Watermark`, `Ping`;
-//! back: `FlushReply`, `Pong`, `Drain`. Replayer to relay: `LeaseRequest`, `Done`, `Ping`; back: `Leased`, `LeaseEnd`,
+//! back: `Rules`, `FlushReply`, `Pong`, `Drain`. Replayer to relay: `LeaseRequest`, `Done`, `Ping`; back: `Leased`, `LeaseEnd`,
 //! `Backlog`, `Pong`, `Drain`. Replayer to partial: `Batch`, `Ping`, as a relay. Whoever accepted a link says its
 //! `Verdict` every second. Epochs are retired by the watermark, which is repeated every second and so needs no answer.
 //! On every link both sides say `Control`, what operators have ordered, when it is not the same on both.
@@ -34,8 +34,8 @@ use crate::verdict::Verdict;
 
 /// Version of the link protocol, in `Hello`.
 ///
-/// 2: `Control`.
-pub const PROTOCOL: u16 = 2;
+/// 2: `Control`. 3: rules have ids; `Rules`.
+pub const PROTOCOL: u16 = 3;
 /// Largest frame taken. A batch is at most about 320 KiB; a flush carries one partition's partials of one interval.
 pub const FRAME_MAX: usize = 32 << 20;
 /// Length, kind, flags and reserved bytes.
@@ -89,6 +89,8 @@ pub enum Frame {
     Verdict(Verdict),
     /// What operators have ordered, see `control`.
     Control(Word),
+    /// Rules of former days, from who remembers them (layout: `node::rules`).
+    Rules(Bytes),
     LeaseRequest(LeaseRequest),
     Leased(Leased),
     LeaseEnd(LeaseEnd),
@@ -141,6 +143,7 @@ const FLUSH: u8 = 11;
 const FLUSH_REPLY: u8 = 12;
 const VERDICT: u8 = 13;
 const CONTROL: u8 = 14;
+const RULES: u8 = 15;
 const LEASE_REQUEST: u8 = 16;
 const LEASED: u8 = 17;
 const LEASE_END: u8 = 18;
@@ -164,7 +167,7 @@ pub fn next_raw(buffer: &mut BytesMut) -> Result<Option<RawFrame>, FrameError> {
     if length > FRAME_MAX {
         return Err(FrameError::TooLong { length });
     }
-    if !(HELLO..=CONTROL).contains(&kind) && !(LEASE_REQUEST..=BACKLOG).contains(&kind) {
+    if !(HELLO..=BACKLOG).contains(&kind) {
         return Err(FrameError::UnknownKind { kind });
     }
     if buffer.len() < 4 + length {
@@ -209,6 +212,10 @@ pub fn decode(raw: RawFrame) -> Result<Frame, FrameError> {
         FLUSH_REPLY => Frame::FlushReply(flush::decode_reply(checked(&payload, "flush_reply")?)?),
         VERDICT => Frame::Verdict(control::verdict(checked(&payload, "verdict")?)?),
         CONTROL => Frame::Control(control::word(checked(&payload, "control")?)?),
+        RULES => {
+            checked(&payload, "rules")?;
+            Frame::Rules(payload.slice(..payload.len() - 4))
+        }
         LEASE_REQUEST => Frame::LeaseRequest(lease::request(checked(&payload, "lease_request")?)?),
         LEASED => {
             checked(&payload, "leased")?;
@@ -256,6 +263,10 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
         }
         Frame::Verdict(verdict) => (control::put_verdict(verdict, out), 0),
         Frame::Control(word) => (control::put_word(word, out), 0),
+        Frame::Rules(bytes) => {
+            out.extend_from_slice(bytes);
+            (RULES, 0)
+        }
         Frame::LeaseRequest(request) => (lease::put_request(request, out), 0),
         Frame::Leased(leased) => (lease::put_leased(leased, out), 0),
         Frame::LeaseEnd(end) => (lease::put_lease_end(*end, out), 0),

@@ -37,6 +37,7 @@ fn samples() -> Vec<Frame> {
         Frame::Ping { echo: 1 },
         Frame::Pong { echo: u64::MAX },
         Frame::Drain,
+        Frame::Rules(Bytes::from_static(b"{}")),
         Frame::Verdict(Verdict::Ready),
         Frame::Verdict(Verdict::Overloaded { queue_bytes: 7, lag_ms: 1200 }),
         Frame::Verdict(Verdict::Degraded { worker: "partial.shard.0".into(), restarts: 3, error: "panic".into() }),

@@ -469,6 +469,7 @@ fn weight(frame: &Frame) -> usize {
         Frame::Leased(leased) => leased.bytes.len() + 64,
         Frame::Hello(_)
         | Frame::HelloOk(_)
+        | Frame::Rules(_)
         | Frame::Refuse(_)
         | Frame::Batch { .. }
         | Frame::Durable(_)

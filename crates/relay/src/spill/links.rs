@@ -91,7 +91,7 @@ impl Lender {
             _ if hello.protocol != PROTOCOL => Some(RefuseReason::Protocol),
             _ if hello.cluster != self.cluster => Some(RefuseReason::Cluster),
             _ if hello.partitions != self.partitions => Some(RefuseReason::Partitions),
-            _ if hello.versions != self.versions => Some(RefuseReason::Versions),
+            _ if hello.versions.map != self.versions.map => Some(RefuseReason::Versions),
             Role::Replayer => None,
             Role::Relay | Role::Partial | Role::Visitor => Some(RefuseReason::Role),
         }
@@ -159,6 +159,7 @@ impl Handler for Replayer {
             Frame::Drain => Ok(()),
             Frame::Hello(_)
             | Frame::HelloOk(_)
+            | Frame::Rules(_)
             | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }

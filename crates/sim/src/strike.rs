@@ -1,0 +1,239 @@
+//! What goes wrong goes wrong here: a planned [`Fault`] strikes the world.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use engine::batch::BatchId;
+use engine::health::Hand;
+use engine::replay::Change;
+use engine::spill;
+use engine::time::Mono;
+use store::{Fault as DiskFault, FaultPlan, Store};
+
+use crate::disk::Disk;
+use crate::faults::{DiskTrouble, Fault, KINDS, Order};
+use crate::rng::Rng;
+use crate::setup::{LinkKind, NodeId};
+use crate::truth::Fate;
+use crate::world::{Event, Process, World};
+
+/// Seconds; more than any clock is wrong otherwise.
+const AHEAD: i64 = 30;
+
+impl World {
+    /// Something goes wrong now.
+    pub fn strike(&mut self, fault: Fault) {
+        self.trace.note(self.now, 7, fault.kind() as u64);
+        self.trace.say(self.now, || format!("{fault:?}"));
+        if self.finds(&fault) {
+            self.truth.visit(KINDS[fault.kind()]);
+        }
+        match fault {
+            Fault::Kill { node, down_ms } => self.fell(node, down_ms, false, |_, _| {}),
+            Fault::PowerCut { node, down_ms } => self.fell(node, down_ms, true, |disk, rng| disk.power_cut(rng)),
+            Fault::DiskLost { node, down_ms } => {
+                self.doubt_disk(node);
+                self.fell(node, down_ms, true, |disk, _| *disk = Disk::default());
+            }
+            Fault::Snapshot { node } => {
+                let host = &mut self.hosts[node];
+                host.snapshot = Some(host.disk.copy());
+            }
+            Fault::RollBack { node, down_ms } => {
+                if let Some(old) = self.hosts[node].snapshot.take() {
+                    self.doubt_disk(node);
+                    // Its clock has not gone back as well, and the same second does not come twice: otherwise nobody
+                    // could tell its lives apart but by the nonce.
+                    let host = &mut self.hosts[node];
+                    host.roll_backs += 1;
+                    host.skew = AHEAD + 2 * host.roll_backs;
+                    self.fell(node, down_ms, true, |disk, _| *disk = old);
+                }
+            }
+            Fault::Cut { from, to, both, ms } => {
+                self.cut(from, to, ms);
+                if both {
+                    self.cut(to, from, ms);
+                }
+            }
+            Fault::Isolate { node, ms } => {
+                for other in 0..self.hosts.len() {
+                    self.cut(node, other, ms);
+                    self.cut(other, node, ms);
+                }
+            }
+            Fault::Reset { link } => {
+                if let Some(conn) = self.dials[link].conn {
+                    self.close(conn, 0, false);
+                    self.close(conn, 1, false);
+                }
+            }
+            Fault::HalfOpen { link, side } => {
+                // A plain store's end is closed by its process only.
+                let is_plain = self.setup.links[link].kind == LinkKind::Plain;
+                if let Some(conn) = self.dials[link].conn.filter(|_| !is_plain) {
+                    self.close(conn, side, false);
+                }
+            }
+            Fault::Pause { node, ms } => self.hosts[node].paused_until = self.now + Duration::from_millis(ms),
+            Fault::Panic { node, which } => self.panics(node, which),
+            Fault::Skew { node, seconds } => {
+                if self.hosts[node].process.is_some() {
+                    self.hosts[node].skew = seconds;
+                }
+            }
+            Fault::Disk { node, nth, writes, kind } => self.hosts[node].disk.store.set_faults(plan(nth, writes, kind)),
+            Fault::Damage { node, pick } => self.damage(node, pick),
+            Fault::Operator { node, what } => self.order(node, what),
+            Fault::KillThenPower { node, down_ms, after_ms } => {
+                self.fell(node, down_ms, false, |_, _| {});
+                let again = Fault::PowerCut { node, down_ms };
+                self.plan(self.now + Duration::from_millis(down_ms + after_ms), Event::Fault(again));
+            }
+        }
+    }
+
+    /// Whether there is anything that this can strike now.
+    fn finds(&self, fault: &Fault) -> bool {
+        match fault {
+            Fault::RollBack { node, .. } => self.hosts[*node].snapshot.is_some() && self.hosts[*node].process.is_some(),
+            Fault::Reset { link } | Fault::HalfOpen { link, .. } => self.dials[*link].conn.is_some(),
+            Fault::Kill { node, .. }
+            | Fault::KillThenPower { node, .. }
+            | Fault::PowerCut { node, .. }
+            | Fault::DiskLost { node, .. }
+            | Fault::Snapshot { node }
+            | Fault::Cut { from: node, .. }
+            | Fault::Isolate { node, .. }
+            | Fault::Pause { node, .. }
+            | Fault::Panic { node, .. }
+            | Fault::Skew { node, .. }
+            | Fault::Disk { node, .. }
+            | Fault::Damage { node, .. }
+            | Fault::Operator { node, .. } => self.hosts[*node].process.is_some(),
+        }
+    }
+
+    fn fell(&mut self, node: NodeId, down_ms: u64, silently: bool, disk: impl FnOnce(&mut Disk, &mut Rng)) {
+        if self.hosts[node].process.is_none() {
+            return;
+        }
+        self.kill(node, silently);
+        let mut rng = self.rng.fork();
+        disk(&mut self.hosts[node].disk, &mut rng);
+        self.plan(self.now + Duration::from_millis(down_ms), Event::Start(node));
+    }
+
+    /// What only the disk of a relay has may be gone.
+    fn doubt_disk(&mut self, node: NodeId) {
+        if let Some((sender, _)) = self.hosts[node].disk.identity {
+            let spilled = self.truth.of_sender(sender, Fate::Spilled);
+            self.truth.doubt(spilled);
+        }
+    }
+
+    fn damage(&mut self, node: NodeId, pick: usize) {
+        let (from, to) = spill::all_records();
+        let mut records: Vec<(Vec<u8>, Option<BatchId>)> = Vec::new();
+        let copy = self.hosts[node].disk.store.copy().open();
+        let read = copy.salvage(&from, &to, &mut |key, value| {
+            let id = spill::decode(value).ok().and_then(|record| match record.header.content {
+                spill::Content::Batch(id) => Some(id),
+                spill::Content::Block { .. } => None,
+            });
+            records.push((key.to_vec(), id));
+            ControlFlow::Continue(())
+        });
+        drop(read);
+        if records.is_empty() {
+            return;
+        }
+        let (key, id) = &records[pick % records.len()];
+        self.truth.visit("record damaged");
+        self.truth.doubt(*id);
+        self.hosts[node].disk.store.set_faults(FaultPlan::new().damage(key));
+    }
+
+    fn cut(&mut self, from: NodeId, to: NodeId, ms: u64) {
+        let until = self.now + Duration::from_millis(ms);
+        let entry = self.cuts.entry((from, to)).or_insert(Mono::ZERO);
+        *entry = (*entry).max(until);
+    }
+
+    fn panics(&mut self, node: NodeId, which: u64) {
+        self.call(node, |process, cx| match process {
+            Process::Relay(relay) if which.is_multiple_of(2) => relay.machine_panics(cx),
+            Process::Relay(relay) => relay.spill.thread_dies(cx),
+            Process::Partial(partial) if which.is_multiple_of(3) => partial.machine_panics(cx),
+            Process::Partial(partial) => {
+                partial.shard_panics(cx, usize::from(which & 4 != 0), which & 8 != 0);
+            }
+            Process::Final(node) => node.shard_panics(cx),
+            Process::Replayer(replayer) => replayer.machine_panics(cx),
+            Process::Store(_) => {}
+        });
+    }
+
+    fn order(&mut self, node: NodeId, what: Order) {
+        self.call(node, |process, cx| {
+            let orders = match process {
+                Process::Relay(relay) => &mut relay.orders,
+                Process::Partial(partial) => &mut partial.orders,
+                Process::Replayer(replayer) => {
+                    if let Some(change) = change(what) {
+                        replayer.change(cx, &change);
+                        return;
+                    }
+                    &mut replayer.orders
+                }
+                Process::Final(_) | Process::Store(_) => return,
+            };
+            let count = orders.hands.len();
+            match what {
+                Order::Drain { peer } => orders.hands[peer % count] = Hand::Drained,
+                Order::Undrain { peer } => orders.hands[peer % count] = Hand::Off,
+                Order::Mode { strict: true } => orders.mode = engine::health::Mode::Strict,
+                Order::Mode { strict: false } => orders.mode = engine::health::Mode::Lenient,
+                Order::Auto => orders.mode = engine::health::Mode::Auto,
+                Order::Rate { .. } | Order::PauseReplay | Order::ResumeReplay => {}
+            }
+        });
+    }
+
+    /// Nothing goes wrong any more; what is down starts, and operators take their orders back.
+    pub fn heal(&mut self) {
+        self.trace.say(self.now, || "healed".to_owned());
+        self.cuts.clear();
+        for node in 0..self.hosts.len() {
+            self.hosts[node].paused_until = Mono::ZERO;
+            self.hosts[node].disk.store.set_faults(FaultPlan::new());
+            self.start(node);
+            for what in
+                [Order::Undrain { peer: 0 }, Order::Undrain { peer: 1 }, Order::Undrain { peer: 2 }, Order::Auto]
+            {
+                self.order(node, what);
+            }
+            self.order(node, Order::Rate { rate: 50_000 });
+            self.order(node, Order::ResumeReplay);
+        }
+    }
+}
+
+fn change(what: Order) -> Option<Change> {
+    Some(match what {
+        Order::Rate { rate } => Change { rate: Some(rate), ..Change::default() },
+        Order::PauseReplay => Change { paused: Some(true), ..Change::default() },
+        Order::ResumeReplay => Change { paused: Some(false), ..Change::default() },
+        Order::Drain { .. } | Order::Undrain { .. } | Order::Mode { .. } | Order::Auto => return None,
+    })
+}
+
+fn plan(nth: u64, writes: u64, kind: DiskTrouble) -> FaultPlan {
+    let of = |fault| (nth..nth + writes).fold(FaultPlan::new(), |plan, at| plan.fail_write(at, fault));
+    match kind {
+        DiskTrouble::Full => of(DiskFault::Full),
+        DiskTrouble::Busy => of(DiskFault::Busy),
+        DiskTrouble::Write { applied } => FaultPlan::new().fail_write(nth, DiskFault::Io { applied }),
+        DiskTrouble::Sync { applied } => FaultPlan::new().fail_sync(nth, DiskFault::Io { applied }),
+    }
+}
