@@ -71,9 +71,8 @@ fn run(seed: u64) -> Trace {
     let (made, taken) = (feeder.made(), taker.taken());
     run.check(made == taken, || format!("{made} batches were made, {taken} were taken"));
     run.check(made > 100, || format!("only {made} batches"));
-    for problem in feeder.problems().into_iter().chain(taker.problems()) {
-        run.fail(&problem);
-    }
+    let problems = [feeder.problems(), taker.problems()].concat();
+    run.check(problems.is_empty(), || problems.join("; "));
     run.trace
 }
 

@@ -66,10 +66,10 @@ impl Trace {
         self.len() == 0
     }
 
-    /// The last lines.
-    pub fn end(&self) -> String {
+    /// The last lines, so many at most.
+    pub fn end(&self, most: usize) -> String {
         let told = self.told();
-        told.lines.iter().skip(told.lines.len().saturating_sub(SHOWN)).fold(String::new(), |mut text, line| {
+        told.lines.iter().skip(told.lines.len().saturating_sub(most)).fold(String::new(), |mut text, line| {
             writeln!(text, "{line}").unwrap_or_default();
             text
         })
@@ -141,7 +141,7 @@ impl Run {
     /// That is what it is for.
     #[track_caller]
     pub fn fail(&self, what: &str) -> ! {
-        panic!("seed {} at {:?}: {what}\n{}", self.seed, self.now(), self.trace.end());
+        panic!("seed {} at {:?}: {what}\n{}", self.seed, self.now(), self.trace.end(SHOWN));
     }
 
     /// Ends the test unless it holds.
@@ -157,11 +157,12 @@ impl Run {
 ///
 /// # Panics
 /// When a run does.
+#[allow(clippy::print_stderr, reason = "the trace that was asked for")]
 pub fn check_seeds(run: impl Fn(u64) -> Trace) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     if let Some(seed) = number("TURMOIL_SEED") {
         let trace = run(seed);
-        eprintln!("seed {seed}: {} events, trace {:016x}\n{}", trace.len(), trace.hash(), trace.end());
+        eprintln!("seed {seed}: {} events, trace {:016x}\n{}", trace.len(), trace.hash(), trace.end(usize::MAX));
         return;
     }
     for seed in 0..number("TURMOIL_SEEDS").unwrap_or(50) {

@@ -1,6 +1,6 @@
 //! The two services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -38,6 +38,10 @@ fn batch(number: u32) -> Bytes {
     let mut bytes = number.to_le_bytes().to_vec();
     bytes.resize(usize::try_from(length).unwrap(), number.to_le_bytes()[0]);
     Bytes::from(bytes)
+}
+
+fn number_of(bytes: &Bytes) -> u32 {
+    u32::from_le_bytes(bytes.get(..4).unwrap().try_into().unwrap())
 }
 
 pub(super) fn hello() -> Hello {
@@ -237,9 +241,7 @@ pub(super) struct Taker {
 /// What the accepting side keeps, as if on disk, and what the weather does to it.
 #[derive(Default)]
 struct Book {
-    /// How often each number was taken for new.
-    taken: Mutex<BTreeMap<u32, u32>>,
-    again: AtomicU64,
+    taken: Mutex<BTreeSet<u32>>,
     hangs: AtomicBool,
     refuses: AtomicBool,
     /// Links that are served, by when they were welcomed.
@@ -376,18 +378,15 @@ impl Drop for Accepted {
 
 impl Handler for Accepted {
     fn frame(&self, frame: Frame) -> Result<(), Ended> {
-        let answer = match frame {
-            Frame::Ping { echo } => Frame::Pong { echo },
-            Frame::Batch { bytes, .. } => {
-                let number = u32::from_le_bytes(bytes.get(..4).unwrap().try_into().unwrap());
-                assert_eq!(bytes, batch(number), "a batch has changed on its way");
-                if locked(&self.book.taken).insert(number, 1).is_some() {
-                    self.book.again.fetch_add(1, Ordering::Relaxed);
-                }
-                let range = Range { sender: 1, epoch: 2, first: number, last: number };
-                Frame::Durable(Durable { ranges: vec![range], queue_delay_ms: 0, window_bytes: 1 << 20 })
-            }
-            _ => return Err(Ended::Unexpected("neither a batch nor a ping")),
+        let answer = if let Frame::Ping { echo } = frame {
+            Frame::Pong { echo }
+        } else {
+            let Frame::Batch { bytes, .. } = frame else { panic!("neither a batch nor a ping: {frame:?}") };
+            let number = number_of(&bytes);
+            assert_eq!(bytes, batch(number), "a batch has changed on its way");
+            locked(&self.book.taken).insert(number);
+            let range = Range { sender: 1, epoch: 2, first: number, last: number };
+            Frame::Durable(Durable { ranges: vec![range], queue_delay_ms: 0, window_bytes: 1 << 20 })
         };
         locked(&self.answers).push(answer);
         self.wake.notify_one();
