@@ -8,9 +8,11 @@
 //! everything (`delivered`); until then points are `delivered_unconfirmed`. The next connection opens only after the old
 //! one's FIN, its loss, or `receipt_timeout` (offers wait meanwhile). The patience doubles with each missing receipt up
 //! to `linger`: a store that is merely slow must not be buried under repetitions. A store that twice in a row, and never
-//! before otherwise, gives no FIN is [`Receipts::Unsupported`]: it is not rotated and nothing is re-sent for want of a
-//! FIN, its points stay `delivered_unconfirmed` for ever and their bytes go after `linger`. When such a store ends a
-//! connection itself (a restart, perhaps of another program), one more rotation may answer the question anew.
+//! before otherwise, gives no FIN is [`Receipts::Unsupported`]. The second connection is given up like the first, and what
+//! it took goes again (the store may only be slow). After that the store is not rotated and nothing is re-sent for want of
+//! a FIN; its points stay `delivered_unconfirmed` for ever and their bytes go after `linger`. When such a store ends a
+//! connection itself (a restart, perhaps of another program), one more rotation may answer the question anew. At shutdown
+//! it is asked for a last time, and believed without an answer.
 //!
 //! **Loss.** After a reset, an early EOF or a missing receipt everything unconfirmed is owed again (`in_flight`) and goes
 //! out first on the next connection, and everything since the oldest of it once more `linger` after the loss.
@@ -347,10 +349,16 @@ impl StoreLink {
     fn no_receipt(&mut self, now: Mono) {
         self.counters.receipts_missed += 1;
         self.missed = self.missed.saturating_add(1);
-        if self.receipts == Receipts::Unknown && self.missed >= 2 {
-            self.receipts = Receipts::Unsupported;
-        } else {
-            self.log.lose(self.reassert_due(now));
+        match self.receipts {
+            // Asked only at shutdown: who never answers would get the same again and again.
+            Receipts::Unsupported => {}
+            Receipts::Unknown | Receipts::Supported => {
+                // Also at the last miss: a store that is only slow has perhaps not read what goes with the connection.
+                self.log.lose(self.reassert_due(now));
+                if self.receipts == Receipts::Unknown && self.missed >= 2 {
+                    self.receipts = Receipts::Unsupported;
+                }
+            }
         }
         self.commands.push_back(Command::Close);
         self.back_off(now);

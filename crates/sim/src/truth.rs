@@ -57,9 +57,6 @@ pub struct Truth {
     in_log: BTreeMap<BatchId, BTreeMap<u16, u32>>,
     /// Reasons for which points may be dropped in this run; all others are a violation.
     pub allowed: BTreeSet<&'static str>,
-    /// Stores that were so slow, before their first receipt, that a sender took them for stores without receipts: what such a
-    /// one loses nobody hears of (`engine::store_link`).
-    pub without_receipts: BTreeSet<usize>,
     /// What went wrong, the first first.
     pub violations: Vec<String>,
     /// States visited, and how often: rare branches must be met in some seed.

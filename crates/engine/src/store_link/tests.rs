@@ -254,14 +254,54 @@ const TWO_MISSED: [(u64, Do); 9] = [
     (130, Write),
 ];
 
+/// Found by the simulator (seed 618): a store stood still, twice, and what the second connection had for it was lost.
+#[test]
+fn what_the_second_connection_without_receipt_took_goes_again_because_the_store_may_only_be_slow() {
+    let script = [&TWO_MISSED[..], &[(149, Tick), (150, Tick)]].concat();
+    let link = check(&script, "connect a half-close close connect a a half-close close connect", 1, 0, 0);
+    assert_eq!((link.receipts(), link.counters().receipts_missed), (Receipts::Unsupported, 2));
+    check(
+        &[&script[..], &[(150, Connected), (150, Write)]].concat(),
+        "connect a half-close close connect a a half-close close connect a",
+        0,
+        1,
+        0,
+    );
+}
+
 #[test]
 fn a_store_that_never_answers_a_half_close_is_not_rotated_any_more() {
     let script = [
         &TWO_MISSED[..],
-        &[(149, Tick), (150, Tick), (150, Connected), (150, Offer("b")), (150, Write), (209, Tick), (1_000, Tick)],
+        &[(149, Tick), (150, Tick), (150, Connected), (150, Offer("b")), (150, Write), (209, Tick)],
+        // As after any loss all goes once more, when bytes of the old connection can come no more. Then nothing more.
+        &[(210, Write), (269, Tick), (1_000, Write)],
     ]
     .concat();
-    let link = check(&script, "connect a half-close close connect a a half-close close connect b", 0, 2, 0);
+    let link = check(&script, "connect a half-close close connect a a half-close close connect ab ab", 0, 2, 0);
+    assert_eq!((link.receipts(), link.held_bytes()), (Receipts::Unsupported, 0));
+}
+
+#[test]
+fn each_connection_that_a_store_without_receipts_ends_costs_it_one_more_question_and_no_more() {
+    let script = [
+        &TWO_MISSED[..],
+        &[(150, Tick), (150, Connected), (150, Write), (210, Write), (270, Tick)],
+        &[
+            (300, Offer("b")),
+            (300, Write),
+            (301, PeerClosed),
+            (301, Connected),
+            (301, Write),
+            (361, Write),
+            (400, Tick),
+        ],
+        &[(421, Tick), (421, Connected), (421, Write), (481, Write), (1_000, Write), (5_000, Write)],
+    ]
+    .concat();
+    let expected = "connect a half-close close connect a a half-close close connect a a \
+                    b close connect b b half-close close connect b b";
+    let link = check(&script, expected, 0, 2, 0);
     assert_eq!((link.receipts(), link.held_bytes()), (Receipts::Unsupported, 0));
 }
 
@@ -269,11 +309,12 @@ fn a_store_that_never_answers_a_half_close_is_not_rotated_any_more() {
 fn a_store_without_receipts_still_gets_after_a_reset_what_it_got_within_the_linger_bound() {
     let script = [
         &TWO_MISSED[..],
-        &[(150, Tick), (150, Connected), (150, Offer("b")), (150, Write), (190, Offer("c")), (190, Write)],
-        &[(215, Tick), (215, Reset), (215, Connected), (215, Write)],
+        &[(150, Tick), (150, Connected), (150, Write), (210, Write), (270, Tick)],
+        &[(280, Offer("b")), (280, Write), (320, Offer("c")), (320, Write)],
+        &[(345, Tick), (345, Reset), (345, Connected), (345, Write)],
     ]
     .concat();
-    let expected = "connect a half-close close connect a a half-close close connect b c close connect c";
+    let expected = "connect a half-close close connect a a half-close close connect a a b c close connect c";
     let link = check(&script, expected, 0, 3, 0);
     assert_eq!(link.receipts(), Receipts::Unknown, "its restart may have made it another program");
 }
@@ -405,6 +446,18 @@ fn drain_refuses_new_blocks_and_reconnects_for_old_ones() {
     ];
     let script = [&script[..], &[(1, Write), (1, Fin)]].concat();
     let link = check(&script, "connect a half-close close connect refused a half-close close", 0, 0, 1);
+    assert_eq!(link.phase(), Phase::Drained);
+}
+
+#[test]
+fn drain_asks_a_store_without_receipts_for_a_last_time_and_believes_it_without_an_answer() {
+    let script = [
+        &TWO_MISSED[..],
+        &[(150, Tick), (150, Connected), (150, Write), (160, Drain), (160, Tick), (199, Tick), (200, Tick)],
+    ]
+    .concat();
+    let expected = "connect a half-close close connect a a half-close close connect a half-close close";
+    let link = check(&script, expected, 0, 1, 0);
     assert_eq!(link.phase(), Phase::Drained);
 }
 

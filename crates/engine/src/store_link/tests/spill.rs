@@ -121,7 +121,7 @@ fn at_shutdown_what_has_no_receipt_is_due_and_nothing_is_sent() {
 fn at_shutdown_a_store_that_never_gives_receipts_keeps_what_was_written() {
     let script =
         [&TWO_MISSED[..], &[(150, Tick), (150, Connected), (150, Offer("b")), (150, Write), (151, Offer("c"))]];
-    let mut link = able(&script.concat(), "connect a half-close close connect a a half-close close connect b");
+    let mut link = able(&script.concat(), "connect a half-close close connect a a half-close close connect ab");
     link.drain_to_spill(mono(152));
     assert_eq!(take(&mut link, 152, 100), "shutdown:c:0");
     link.spilled(mono(152), 0);
@@ -159,9 +159,11 @@ fn a_block_is_released_when_it_will_never_be_sent_again() {
 
 #[test]
 fn without_receipts_a_block_is_released_after_the_linger_bound() {
-    let script = [&TWO_MISSED[..], &[(150, Tick), (150, Connected), (150, Offer("b")), (150, Write)]].concat();
-    progress(&[&script[..], &[(209, Tick)]].concat(), 2, 1);
-    progress(&[&script[..], &[(210, Tick)]].concat(), 2, 2);
+    let script = [&TWO_MISSED[..], &[(150, Tick), (150, Connected), (150, Write), (210, Write)]].concat();
+    let script = [&script[..], &[(211, Offer("b")), (211, Write), (269, Tick)]].concat();
+    progress(&script, 2, 0);
+    progress(&[&script[..], &[(270, Tick)]].concat(), 2, 1);
+    progress(&[&script[..], &[(271, Tick)]].concat(), 2, 2);
 }
 
 #[test]
@@ -254,12 +256,12 @@ fn a_receipted_copy_that_a_reassert_wants_is_still_the_links() {
 #[test]
 fn without_receipts_a_journalled_block_is_settled_after_the_linger_bound() {
     let script = [&TWO_MISSED[..], &[(150, Tick), (150, Connected), (150, Offer("b")), (150, Write)]].concat();
-    let mut link = journalling(&script, "connect a half-close close connect a a half-close close connect b");
+    let mut link = journalling(&script, "connect a half-close close connect a a half-close close connect ab");
     assert_eq!((take_all(&mut link, 151), journal(&mut link, 151, 0..2)), ("A0 B1".to_owned(), 2));
-    play(&mut link, &[(209, Tick)]);
-    figures(&mut link, [1, 1, 0, 0], &[0]);
-    play(&mut link, &[(210, Tick)]);
-    figures(&mut link, [0, 2, 0, 0], &[1]);
+    assert_eq!(play(&mut link, &[(210, Write), (269, Tick)]), "ab");
+    figures(&mut link, [2, 0, 0, 0], &[]);
+    play(&mut link, &[(270, Tick)]);
+    figures(&mut link, [0, 2, 0, 0], &[0, 1]);
     assert_eq!(link.books().delivered_unconfirmed, 2);
 }
 
