@@ -9,6 +9,8 @@ mod weather;
 
 #[cfg(test)]
 mod links;
+#[cfg(test)]
+mod stores;
 
 pub use run::{Run, TICK, Trace, check_seeds, until_back};
 pub use weather::{Down, Fault, Kind, Outage, Pair, Weather};
