@@ -7,13 +7,13 @@
 //! **Receipts.** Every `rotate` or `rotate_bytes` the connection is half-closed. A FIN then says that the store has read
 //! everything (`delivered`); until then points are `delivered_unconfirmed`. The next connection opens only after the old
 //! one's FIN, its loss, or `receipt_timeout` (offers wait meanwhile). The patience doubles with each missing receipt up
-//! to `linger`, and is twice what receipts have taken of late: a store that is merely slow must not be buried under repetitions.
-//! A store that twice in a row, and never before otherwise, gives no FIN is [`Receipts::Unsupported`]; so is one that gave one
-//! (its process may have ended just then), when twice in a row the longest patience was in vain. The second connection is given up like the first, and what
-//! it took goes again (the store may only be slow). After that the store is not rotated and nothing is re-sent for want of
-//! a FIN; its points stay `delivered_unconfirmed` for ever and their bytes go after `linger`. When such a store ends a
-//! connection itself (a restart, perhaps of another program), one more rotation may answer the question anew. At shutdown
-//! it is asked for a last time, and believed without an answer.
+//! to `linger`, and is twice what the last one took: a store that is merely slow must not be buried under repetitions. A store
+//! that twice in a row, and never before otherwise, gives no FIN is [`Receipts::Unsupported`]; so is one whose FIN was perhaps
+//! its end, when the longest patience was twice in vain. The last connection is given up like those before, and what it took
+//! goes again (the store may only be slow). After that the store is not rotated and nothing is re-sent for want of a FIN; its
+//! points stay `delivered_unconfirmed` for ever and their bytes go after `linger`. When such a store ends a connection itself
+//! (a restart, perhaps of another program), one more rotation may answer the question anew. At shutdown it is asked for a last
+//! time, and believed without an answer.
 //!
 //! **Loss.** After a reset, an early EOF or a missing receipt everything unconfirmed is owed again (`in_flight`) and goes
 //! out first on the next connection, and everything since the oldest of it once more `linger` after the loss.

@@ -2,6 +2,7 @@
 
 use store::MemDisk;
 
+use crate::file::FileId;
 use crate::rng::Rng;
 
 const QUOTA: u64 = 1 << 40;
@@ -14,13 +15,21 @@ pub struct Disk {
     pub witness: Option<Vec<u8>>,
     /// Sender and epoch of a relay; replaced atomically.
     pub identity: Option<(u64, u32)>,
+    /// The cluster files that it was started with, and those that it was told of; replaced atomically.
+    pub files: Vec<FileId>,
     /// Of a plain store: what it has read.
     pub values: crate::oracle::Lines,
 }
 
 impl Default for Disk {
     fn default() -> Disk {
-        Disk { store: MemDisk::new(QUOTA), witness: None, identity: None, values: crate::oracle::Lines::new() }
+        Disk {
+            store: MemDisk::new(QUOTA),
+            witness: None,
+            identity: None,
+            files: Vec::new(),
+            values: crate::oracle::Lines::new(),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use engine::time::Mono;
 use engine::verdict::Verdict;
 use engine::wire::{Class, Frame, Hello, HelloOk, PROTOCOL, Role};
 
+use crate::file::FileId;
 use crate::node::{Cx, Node, Port};
 use crate::setup::{LinkId, LinkKind, Setup};
 
@@ -22,7 +23,9 @@ pub struct ReplayerNode {
     pub pool: Pool,
     pub orders: Orders,
     controller: Controller,
+    pub file: FileId,
     who: Incarnation,
+    peers: Vec<usize>,
     plan: Plan,
     debt: Debt,
     paying: Option<Key>,
@@ -36,8 +39,8 @@ impl ReplayerNode {
     pub fn start(cx: &mut Cx<'_>) -> ReplayerNode {
         let plan = Plan { floor: 50, start: Start::Rate, large_points: 1 << 40, replayers: 1 };
         let control = Control::new(cx.setup.tunables.replay_rate, true);
-        let settings =
-            Settings { sources: cx.setup.relays.clone(), receivers: cx.setup.peers.clone(), stores: Vec::new() };
+        let names: Vec<String> = cx.peers.iter().map(|peer| cx.setup.peers[*peer].clone()).collect();
+        let settings = Settings { sources: cx.setup.relays.clone(), receivers: names.clone(), stores: Vec::new() };
         let bounds = control.bounds(&plan);
         let health = health::Settings {
             kind: health::Kind::Free,
@@ -48,13 +51,15 @@ impl ReplayerNode {
             floor_percent: 50,
             max_ejected_percent: 20,
         };
-        let pool = Pool::new(health, cx.setup.peers.clone(), cx.now);
+        let pool = Pool::new(health, names, cx.now);
         ReplayerNode {
             machine: Replay::new(settings, plan, control),
+            file: cx.file,
             orders: pool.orders(),
             pool,
             controller: Controller::new(bounds, bounds.ceiling),
             who: Incarnation { sender: 0, epoch: 0, nonce: cx.rng.number() },
+            peers: cx.peers.to_vec(),
             plan,
             debt: Debt::default(),
             paying: None,
@@ -105,8 +110,11 @@ impl ReplayerNode {
         }
     }
 
-    fn kind(cx: &Cx<'_>, link: LinkId) -> (LinkKind, usize) {
-        (cx.setup.links[link].kind, cx.setup.links[link].index)
+    /// What a link is for, and the machine's number for who is at its other end.
+    fn kind(&self, cx: &Cx<'_>, link: LinkId) -> (LinkKind, usize) {
+        let of = &cx.setup.links[link];
+        let place = self.peers.iter().position(|peer| *peer == of.index).unwrap_or(usize::MAX);
+        (of.kind, if of.kind == LinkKind::Send { place } else { of.index })
     }
 
     fn look_at_pool(&mut self, cx: &mut Cx<'_>) {
@@ -135,6 +143,10 @@ impl Node for ReplayerNode {
         }
     }
 
+    fn dials(&self, setup: &Setup, link: LinkId) -> bool {
+        setup.links[link].kind != LinkKind::Send || self.peers.contains(&setup.links[link].index)
+    }
+
     fn hello(&self, setup: &Setup) -> Option<Hello> {
         Some(Hello {
             protocol: PROTOCOL,
@@ -142,14 +154,14 @@ impl Node for ReplayerNode {
             cluster: "sim".to_owned(),
             node: "replayer-1".to_owned(),
             incarnation: self.who,
-            versions: setup.versions,
+            versions: setup.files[self.file].versions,
             partitions: setup.partitions,
         })
     }
 
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, welcome: &HelloOk) {
         self.up.insert(link, ());
-        match ReplayerNode::kind(cx, link) {
+        match self.kind(cx, link) {
             (LinkKind::Borrow, source) => self.machine.source_up(source, welcome.known_epoch),
             (_, receiver) => {
                 self.machine.receiver_up(cx.now, receiver, welcome.window_bytes);
@@ -161,7 +173,7 @@ impl Node for ReplayerNode {
 
     fn down(&mut self, cx: &mut Cx<'_>, link: LinkId) {
         self.up.remove(&link);
-        match ReplayerNode::kind(cx, link) {
+        match self.kind(cx, link) {
             (LinkKind::Borrow, source) => self.machine.source_down(source),
             (_, receiver) => {
                 self.machine.receiver_down(receiver);
@@ -173,7 +185,7 @@ impl Node for ReplayerNode {
 
     fn frame(&mut self, cx: &mut Cx<'_>, from: Port, frame: Frame) -> Result<(), &'static str> {
         let Port::Link(link) = from else { return Err("nobody dials a replayer") };
-        let (kind, index) = ReplayerNode::kind(cx, link);
+        let (kind, index) = self.kind(cx, link);
         match (kind, frame) {
             (LinkKind::Borrow, Frame::Leased(leased)) => self.machine.leased(cx.now, index, leased),
             (LinkKind::Borrow, Frame::LeaseEnd(end)) => self.machine.lease_end(cx.now, index, end),
@@ -201,7 +213,7 @@ impl Node for ReplayerNode {
         let links: Vec<LinkId> = self.up.keys().copied().collect();
         for link in links {
             let port = Port::Link(link);
-            match ReplayerNode::kind(cx, link) {
+            match self.kind(cx, link) {
                 (LinkKind::Borrow, source) => {
                     for done in self.machine.take_done(source) {
                         cx.say(port, Frame::Done(done));

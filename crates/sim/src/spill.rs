@@ -452,6 +452,7 @@ fn find_untold(session: &mut Session, tails: &BTreeMap<u16, u64>, who: Incarnati
 /// INV-2 at the spill: what is settled as delivered is durable; what is dropped there is no longer owed.
 fn finished(cx: &mut Cx<'_>, id: BatchId, lost: Option<Lost>) {
     match lost {
+        None if cx.truth.is_dropped(id) => cx.truth.visit("dropped out of the journal"),
         None if !cx.truth.is_durable(id) && !cx.truth.is_damaged(id) => {
             cx.truth.violated("INV-2", || format!("{id:?} was settled in the spill, and is not durable"));
         }
