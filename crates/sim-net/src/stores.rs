@@ -38,7 +38,7 @@ fn settings(run: &mut Run) -> Settings {
 }
 
 fn run(seed: u64) -> Trace {
-    let is_network = seed % 2 == 0;
+    let is_network = seed.is_multiple_of(2);
     let latency = Duration::from_millis(seed / 2 % 60);
     let mut run = Run::new(seed, (latency, latency));
     run.weather.latency = latency;
@@ -76,9 +76,8 @@ fn run(seed: u64) -> Trace {
     run.check(status.receipts != Receipts::Supported || status.books.delivered == status.books.owed, || {
         format!("not all has its receipt: {status:?}")
     });
-    for problem in sender.problems() {
-        run.fail(&problem);
-    }
+    let problems = sender.problems();
+    run.check(problems.is_empty(), || problems.join("; "));
     run.trace.say_at(run.now(), &format!("{status:?}"));
     run.trace
 }
