@@ -7,12 +7,13 @@
 //! **Receipts.** Every `rotate` or `rotate_bytes` the connection is half-closed. A FIN then says that the store has read
 //! everything (`delivered`); until then points are `delivered_unconfirmed`. The next connection opens only after the old
 //! one's FIN, its loss, or `receipt_timeout` (offers wait meanwhile). The patience doubles with each missing receipt up
-//! to `linger`: a store that is merely slow must not be buried under repetitions. A store that twice in a row, and never
-//! before otherwise, gives no FIN is [`Receipts::Unsupported`]. The second connection is given up like the first, and what
-//! it took goes again (the store may only be slow). After that the store is not rotated and nothing is re-sent for want of
-//! a FIN; its points stay `delivered_unconfirmed` for ever and their bytes go after `linger`. When such a store ends a
-//! connection itself (a restart, perhaps of another program), one more rotation may answer the question anew. At shutdown
-//! it is asked for a last time, and believed without an answer.
+//! to `linger`, and is twice what the last one took: a store that is merely slow must not be buried under repetitions. A store
+//! that twice in a row, and never before otherwise, gives no FIN is [`Receipts::Unsupported`]; so is one whose FIN was perhaps
+//! its end, when the longest patience was twice in vain. The last connection is given up like those before, and what it took
+//! goes again (the store may only be slow). After that the store is not rotated and nothing is re-sent for want of a FIN; its
+//! points stay `delivered_unconfirmed` for ever and their bytes go after `linger`. When such a store ends a connection itself
+//! (a restart, perhaps of another program), one more rotation may answer the question anew. At shutdown it is asked for a last
+//! time, and believed without an answer.
 //!
 //! **Loss.** After a reset, an early EOF or a missing receipt everything unconfirmed is owed again (`in_flight`) and goes
 //! out first on the next connection, and everything since the oldest of it once more `linger` after the loss.
@@ -57,6 +58,7 @@ mod tests;
 mod words;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -82,7 +84,7 @@ enum State {
     Disconnected { until: Mono },
     Connecting,
     Open { since: Mono, first_write: Option<Mono> },
-    HalfClosed { until: Mono },
+    HalfClosed { since: Mono, until: Mono },
     Drained,
 }
 
@@ -96,6 +98,8 @@ pub struct StoreLink {
     receipts: Receipts,
     /// Rotations without FIN since the last one with.
     missed: u32,
+    /// How long receipts take of late.
+    receipt_takes: Duration,
     rotate_now: bool,
     draining: bool,
     progress_at: Option<Mono>,
@@ -121,6 +125,7 @@ impl StoreLink {
             commands: VecDeque::new(),
             receipts: Receipts::Unknown,
             missed: 0,
+            receipt_takes: Duration::ZERO,
             rotate_now: false,
             draining: false,
             progress_at: None,
@@ -213,7 +218,7 @@ impl StoreLink {
     /// When `Tick` must be handled even if nothing else happens.
     pub fn next_deadline(&self) -> Option<Mono> {
         match self.state {
-            State::Disconnected { until } | State::HalfClosed { until } => Some(until),
+            State::Disconnected { until } | State::HalfClosed { until, .. } => Some(until),
             State::Connecting | State::Drained => None,
             State::Open { first_write, .. } => {
                 let release = match self.receipts {
@@ -290,9 +295,10 @@ impl StoreLink {
     }
 
     fn fin(&mut self, now: Mono) {
-        if matches!(self.state, State::HalfClosed { .. }) {
+        if let State::HalfClosed { since, .. } = self.state {
             self.log.receipt();
             self.counters.receipts += 1;
+            self.receipt_takes = now.since(since).max(self.receipt_takes / 2);
             self.receipts = Receipts::Supported;
             self.missed = 0;
             self.backoff.forget();
@@ -348,6 +354,12 @@ impl StoreLink {
 
     fn no_receipt(&mut self, now: Mono) {
         self.counters.receipts_missed += 1;
+        let longest = self.settings.linger.max(self.settings.receipt_timeout);
+        let is_last = match self.receipts {
+            Receipts::Unknown => self.missed >= 1,
+            Receipts::Supported => self.missed >= 1 && self.patience(self.missed - 1) == longest,
+            Receipts::Unsupported => false,
+        };
         self.missed = self.missed.saturating_add(1);
         match self.receipts {
             // Asked only at shutdown: who never answers would get the same again and again.
@@ -355,7 +367,7 @@ impl StoreLink {
             Receipts::Unknown | Receipts::Supported => {
                 // Also at the last miss: a store that is only slow has perhaps not read what goes with the connection.
                 self.log.lose(self.reassert_due(now));
-                if self.receipts == Receipts::Unknown && self.missed >= 2 {
+                if is_last {
                     self.receipts = Receipts::Unsupported;
                 }
             }
@@ -405,7 +417,7 @@ impl StoreLink {
                     self.step_open(now, first_write);
                 }
             }
-            State::HalfClosed { until } => {
+            State::HalfClosed { until, .. } => {
                 if until <= now {
                     self.no_receipt(now);
                     self.step(now);
@@ -429,12 +441,17 @@ impl StoreLink {
             }
         };
         if rotate || (self.draining && self.log.all_written()) {
-            let patience = self.settings.receipt_timeout.saturating_mul(1 << self.missed.min(16));
-            let patience = patience.min(self.settings.linger.max(self.settings.receipt_timeout));
             self.rotate_now = false;
             self.commands.push_back(Command::HalfClose);
-            self.state = State::HalfClosed { until: now + patience };
+            self.state = State::HalfClosed { since: now, until: now + self.patience(self.missed) };
         }
+    }
+
+    /// How long a receipt is waited for after so many that were missed.
+    fn patience(&self, missed: u32) -> Duration {
+        let first = self.settings.receipt_timeout.max(self.receipt_takes.saturating_mul(2));
+        let longest = self.settings.linger.max(self.settings.receipt_timeout);
+        first.saturating_mul(1 << missed.min(16)).min(longest)
     }
 
     /// Nothing is left that this link could still do for what it holds.

@@ -11,9 +11,9 @@ use engine::recv::{HandshakeFault, begins_tls};
 use engine::time::Mono;
 use engine::wire::{self, Frame, FrameError, Hello};
 use runtime::Clock;
+use runtime::net::TcpStream;
 use tls::{Door, Failed, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 /// How often each side proves that it lives.

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use engine::recv::AcceptOutcome;
 use engine::wire::{Frame, RefuseReason};
-use runtime::net::{self, SocketProfile};
+use runtime::net::{self, SocketProfile, TcpListener, TcpStream};
 use runtime::{Supervisor, Worker, WorkerError};
 use tls::{Door, Stream};
-use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, info, warn};
 
 use crate::connection::{Ended, Greeted, accept, send};

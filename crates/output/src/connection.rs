@@ -15,10 +15,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::store_link::{Command, Event, Phase, Receipts};
 use engine::time::Mono;
-use runtime::net::{self, SocketProfile};
+use runtime::net::{self, SocketProfile, TcpStream};
 use runtime::{Worker, WorkerError};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
 
 use crate::hand::Hand;
@@ -196,6 +195,7 @@ impl Connection {
         let is_stopping = self.worker.should_stop();
         let stopping = self.worker.stopping();
         let has_input = tokio::select! {
+            biased;
             ready = readable(self.stream.as_ref()) => ready,
             () = writable(self.stream.as_ref()), if is_writing => false,
             () = self.shared.work.notified(), if !is_writing => false,

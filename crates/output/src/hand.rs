@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::net::TcpStream;
+use runtime::net::TcpStream;
 
 /// Blocks below this size are copied together.
 const SMALL_BYTES: usize = 16 * 1024;

@@ -19,6 +19,8 @@ pub mod pacer;
 pub mod queue;
 mod random;
 pub mod signals;
+#[cfg(sim_net)]
+pub mod simulated;
 mod supervisor;
 
 pub use clock::Clock;

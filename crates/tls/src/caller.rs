@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use config::TlsMode;
 use engine::recv::HandshakeFault;
+use runtime::net::TcpStream;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tokio::io::BufReader;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::failed::Failed;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use config::TlsMode;
 use engine::recv::{HandshakeFault, may_begin_tls};
+use runtime::net::TcpStream;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 

@@ -42,7 +42,7 @@ pub enum Receipts {
     Unknown,
     /// At least one FIN came.
     Supported,
-    /// Two rotations in a row gave no FIN and none ever did.
+    /// Two rotations in a row gave no FIN and none ever did, or two with the longest patience.
     Unsupported,
 }
 

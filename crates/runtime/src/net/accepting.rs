@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use engine::recv::{AcceptOutcome, Disposition};
-use tokio::net::{TcpListener, TcpStream};
 use tracing::debug;
 
+use super::{TcpListener, TcpStream};
 use crate::{Worker, WorkerError};
 
 /// For the reactor to say that somebody waits.

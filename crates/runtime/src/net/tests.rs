@@ -1,3 +1,5 @@
+use socket2::SockRef;
+
 use super::*;
 
 fn local(port: u16) -> SocketAddr {

@@ -215,8 +215,7 @@ impl Supervisor {
             inbox: Arc::default(),
             state: Mutex::new(State { slots: Vec::new(), groups: BTreeMap::new(), faults: VecDeque::new() }),
         });
-        let watched = Arc::clone(&shared);
-        std::thread::Builder::new().name(format!("supervisor.{node}")).spawn(move || monitor::run(&watched))?;
+        monitor::begin(&shared)?;
         Ok(Supervisor { _owner: Arc::new(Owner(Arc::clone(&shared))), shared })
     }
 

@@ -2,7 +2,11 @@
 //!
 //! It never runs a worker's code and never waits for anything but its own inbox, so nothing can hang it.
 
-use std::sync::PoisonError;
+#[cfg(sim_net)]
+mod task;
+#[cfg(not(sim_net))]
+mod thread;
+
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,60 +17,46 @@ use super::run::{self, Outcome, Report};
 use super::worker::{Worker, WorkerError};
 use super::{Escalation, Phase, Shared, Slot, State};
 
+#[cfg(sim_net)]
+pub(super) use task::begin;
+#[cfg(not(sim_net))]
+pub(super) use thread::begin;
+#[cfg(all(test, not(sim_net)))]
+pub(super) use thread::die;
+
 // A thread left behind keeps its stack and whatever it holds; four hung ones say that the process itself is ill.
 const ABANDONED_MAX: usize = 4;
 
-/// Takes the process with it when the monitor ends in any way but the ordered one: nobody would watch any more.
-struct AbortUnlessClosed {
-    closed: bool,
+/// What the monitor knows from one look to the next.
+struct Watch {
+    tick: Duration,
+    looked_at: Mono,
+    awake_since: Mono,
 }
 
-impl Drop for AbortUnlessClosed {
-    fn drop(&mut self) {
-        if !self.closed {
-            tracing::error!("supervisor's own thread died; the process aborts");
-            std::process::abort();
-        }
+impl Watch {
+    fn new(shared: &Shared) -> Watch {
+        let tick = (shared.policy.watchdog / 8).clamp(Duration::from_millis(1), Duration::from_millis(50));
+        let now = shared.clock.now();
+        Watch { tick, looked_at: now, awake_since: now }
     }
-}
 
-pub(super) fn run(shared: &std::sync::Arc<Shared>) {
-    let mut guard = AbortUnlessClosed { closed: false };
-    let tick = (shared.policy.watchdog / 8).clamp(Duration::from_millis(1), Duration::from_millis(50));
-    let mut looked_at = shared.clock.now();
-    let mut awake_since = looked_at;
-    loop {
-        let reports = wait(shared, tick);
+    /// Acts on what was reported, and on what time has done.
+    fn round(&mut self, shared: &Shared, reports: Vec<Report>) {
         let now = shared.clock.now();
         // The whole process slept (SIGSTOP, a suspended machine): everyone's heart stood still, and nobody hangs.
-        if now.since(looked_at) > shared.policy.watchdog / 2 {
-            awake_since = now;
+        if now.since(self.looked_at) > shared.policy.watchdog / 2 {
+            self.awake_since = now;
         }
-        looked_at = now;
+        self.looked_at = now;
         let mut state = shared.state();
         for report in reports {
             ended(shared, &mut state, report, now);
         }
         for index in 0..state.slots.len() {
-            look(shared, &mut state, index, now, awake_since);
-        }
-        drop(state);
-        if shared.inbox.closed.load(Ordering::Acquire) {
-            guard.closed = true;
-            return;
+            look(shared, &mut state, index, now, self.awake_since);
         }
     }
-}
-
-/// Waits for the end of a life, one tick at most.
-fn wait(shared: &Shared, tick: Duration) -> Vec<Report> {
-    let reports = shared.inbox.reports.lock().unwrap_or_else(PoisonError::into_inner);
-    let (mut reports, _) = shared
-        .inbox
-        .wake
-        .wait_timeout_while(reports, tick, |reports| reports.is_empty() && !shared.inbox.closed.load(Ordering::Acquire))
-        .unwrap_or_else(PoisonError::into_inner);
-    std::mem::take(&mut *reports)
 }
 
 /// Acts on the end of a life.
@@ -156,13 +146,13 @@ fn failed(shared: &Shared, state: &mut State, index: usize, now: Mono, kind: Fai
 pub(super) fn start(shared: &Shared, state: &mut State, index: usize) {
     let Some(slot) = state.slots.get_mut(index) else { return };
     let now = shared.clock.now();
-    match begin(shared, slot, index, now) {
+    match begin_life(shared, slot, index, now) {
         Ok(phase) => slot.phase = phase,
         Err(error) => failed(shared, state, index, now, Failure::Error, format!("start: {error}")),
     }
 }
 
-fn begin(shared: &Shared, slot: &Slot, index: usize, now: Mono) -> Result<Phase, WorkerError> {
+fn begin_life(shared: &Shared, slot: &Slot, index: usize, now: Mono) -> Result<Phase, WorkerError> {
     let generation = slot.restarts + 1;
     slot.current.store(generation, Ordering::Release);
     let worker = Worker {
@@ -177,14 +167,4 @@ fn begin(shared: &Shared, slot: &Slot, index: usize, now: Mono) -> Result<Phase,
     };
     let abort = run::start(shared, index, &slot.body, worker.clone())?;
     Ok(Phase::Running { worker, abort })
-}
-
-/// Does to this thread what a bug would do to the monitor's.
-#[cfg(test)]
-pub(super) fn die() {
-    let died = std::thread::spawn(|| {
-        let _guard = AbortUnlessClosed { closed: false };
-        panic!("BUG: a bug in the monitor");
-    });
-    assert!(died.join().is_ok(), "the process outlived its monitor");
 }
