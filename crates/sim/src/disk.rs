@@ -16,11 +16,14 @@ pub struct Disk {
     pub identity: Option<(u64, u32)>,
     /// Of a plain store: what it has read.
     pub values: crate::oracle::Lines,
+    /// And of raw lines.
+    pub raw: crate::oracle::Lines,
 }
 
 impl Default for Disk {
     fn default() -> Disk {
-        Disk { store: MemDisk::new(QUOTA), witness: None, identity: None, values: crate::oracle::Lines::new() }
+        let lines = crate::oracle::Lines::new();
+        Disk { store: MemDisk::new(QUOTA), witness: None, identity: None, values: lines.clone(), raw: lines }
     }
 }
 

@@ -21,6 +21,12 @@ pub fn schedule(seed: u64, setup: &Setup, from: u64, until: u64) -> Vec<Planned>
     planned
 }
 
+/// Half of the runs have raw lines, with what they need drawn by a generator of its own.
+pub fn raw(seed: u64) -> Option<Rng> {
+    let mut rng = Rng::new(seed ^ 0x0a71_13e5);
+    rng.percent(50).then_some(rng)
+}
+
 type Draw = fn(&mut Rng, &Setup) -> Fault;
 
 /// One of the nodes of this kind.

@@ -6,11 +6,14 @@ use std::time::Duration;
 use engine::batch::{BatchId, Builder, Incarnation, PartitionSet};
 use engine::health::{self, Orders, Pool};
 use engine::relay::{Relay, Settings};
+use engine::store_link::Event;
 use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 
+use crate::live::Live;
 use crate::node::{Cx, Node, Port};
+use crate::raw::RawLines;
 use crate::setup::{LinkId, Setup};
 use crate::spill::Spiller;
 use crate::truth::{Fate, Point};
@@ -30,6 +33,7 @@ pub struct RelayNode {
     pub pool: Pool,
     pub orders: Orders,
     pub spill: Spiller,
+    pub raw: RawLines,
     pub who: Incarnation,
     lanes: BTreeMap<PartitionSet, Lane>,
     /// What the machine has to answer for, as the simulator saw it.
@@ -76,6 +80,7 @@ impl RelayNode {
             orders: pool.orders(),
             pool,
             spill: Spiller::new(who),
+            raw: RawLines::new(cx, epoch),
             who,
             lanes: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -89,7 +94,7 @@ impl RelayNode {
 
     /// Clients send points, if they are read now.
     pub fn input(&mut self, cx: &mut Cx<'_>) {
-        if !self.machine.accepts(cx.now) {
+        if !self.machine.accepts(cx.now) || !self.raw.accepts(cx.now) {
             cx.truth.visit("clients wait");
             return;
         }
@@ -100,6 +105,7 @@ impl RelayNode {
             let value = i64::try_from(cx.rng.range(0, 999)).unwrap_or(0) - 300;
             self.append(cx, Point { series, value, at });
         }
+        self.raw.input(cx);
         let full = cx.setup.tunables.batch_bytes;
         self.seal(cx, |lane, _| lane.builder.body_len() >= full);
         self.account(cx);
@@ -231,12 +237,13 @@ impl Node for RelayNode {
         self.seal(cx, |lane, now| now.since(lane.since) >= linger);
         self.machine.tick(cx.now);
         self.watch(cx);
-        self.spill.step(cx, &mut self.machine);
+        self.raw.tick(cx);
+        self.spill.step(cx, &mut Live { machine: &mut self.machine, raw: &mut self.raw });
         self.account(cx);
     }
 
     fn wake(&mut self, cx: &mut Cx<'_>, _tag: u32) {
-        self.spill.step(cx, &mut self.machine);
+        self.spill.step(cx, &mut Live { machine: &mut self.machine, raw: &mut self.raw });
         self.account(cx);
     }
 
@@ -313,6 +320,10 @@ impl Node for RelayNode {
         Ok(())
     }
 
+    fn plain(&mut self, cx: &mut Cx<'_>, link: LinkId, event: Event) {
+        self.raw.event(cx, link, event);
+    }
+
     fn pump(&mut self, cx: &mut Cx<'_>) {
         for link in cx.setup.dialed_by(cx.me) {
             let peer = RelayNode::peer(cx, link);
@@ -340,6 +351,7 @@ impl Node for RelayNode {
                 cx.say(port, Frame::Batch { attempt: sending.attempt, class: sending.class, bytes });
             }
         }
+        self.raw.pump(cx);
         self.spill.pump(cx);
     }
 }

@@ -7,6 +7,7 @@ use engine::batch::Versions;
 use engine::pattern::Selector;
 use engine::pool;
 use engine::ring::{Ring, RingKind, StoreAddress, StoreSpec};
+use engine::route::{RouteSpec, RouteTable, Target};
 use engine::rule::{Function, OutputKey, RuleSet, RuleSpec, partition_of};
 
 use crate::rng::Rng;
@@ -46,7 +47,7 @@ pub enum LinkKind {
     Borrow,
     /// Replayer to partial node.
     Send,
-    /// Final node to a plain store.
+    /// To a plain store; in runs with raw lines relays and the replayer have such links, too.
     Plain,
 }
 
@@ -71,6 +72,20 @@ pub struct Setup {
     /// What each series feeds: key and partition.
     pub feeds: Vec<Vec<(OutputKey, u16)>>,
     pub tunables: Tunables,
+    /// `None`: no raw lines in this run.
+    pub raw: Option<Raw>,
+}
+
+/// Raw lines from clients to plain stores.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// For generators of their own.
+    pub seed: u64,
+    pub retain_bytes: u64,
+    /// For each store what the spill calls it.
+    pub names: Vec<String>,
+    /// For each relay and series of its clients the stores that its route and ring name.
+    pub to: Vec<Vec<Vec<usize>>>,
 }
 
 /// Numbers that a seed draws: small ones make rare paths common.
@@ -113,6 +128,48 @@ impl Tunables {
     }
 }
 
+/// Series that each relay's clients send as they are.
+const RAW_SERIES: usize = 6;
+
+/// The name of one.
+pub fn raw_name(relay: usize, series: usize) -> String {
+    format!("raw.r{relay}.s{series}")
+}
+
+impl Raw {
+    /// One store with an address each, or stores of one address; through the route table of the product.
+    fn draw(mut rng: Rng, stores: usize) -> Raw {
+        let address = |n: usize| StoreAddress { host: format!("carbon-{}", n + 1), port: 2003, instance: None };
+        let spec = |name: String, addresses: Vec<StoreAddress>, replicas| {
+            let ring = RingKind::CarbonCh;
+            StoreSpec { name, addresses, ring, replicas }
+        };
+        let is_ring = rng.percent(50);
+        let (specs, names): (Vec<StoreSpec>, Vec<String>) = if is_ring {
+            let all: Vec<StoreAddress> = (0..stores).map(address).collect();
+            let names = (0..stores).map(|n| format!("ring/carbon-{}:2003", n + 1)).collect();
+            (vec![spec("ring".to_owned(), all, rng.index(stores) + 1)], names)
+        } else {
+            let one = |n: usize| spec(format!("carbon-{}", n + 1), vec![address(n)], 1);
+            let names = (1..=stores).map(|n| format!("carbon-{n}/carbon-{n}:2003")).collect();
+            ((0..stores).map(one).collect(), names)
+        };
+        let selector = Selector::Glob("raw.**".to_owned());
+        let route = RouteSpec { selector, to: (0..specs.len()).map(Target::Store).collect(), stop: true };
+        let routes = RouteTable::compile(&[route], &specs).unwrap_or_else(|errors| panic!("our own route: {errors:?}"));
+        let to = |relay, series| {
+            let decision = routes.decide(raw_name(relay, series).as_bytes());
+            decision.addresses.iter().map(|(store, address)| if is_ring { *address } else { *store }).collect()
+        };
+        Raw {
+            retain_bytes: rng.pick(&[1 << 10, 4 << 10, 1 << 20]),
+            names,
+            to: (0..RELAYS).map(|relay| (0..RAW_SERIES).map(|series| to(relay, series)).collect()).collect(),
+            seed: rng.number(),
+        }
+    }
+}
+
 const RELAYS: usize = 2;
 const PARTIALS: usize = 3;
 const FINALS: usize = 2;
@@ -122,7 +179,7 @@ impl Setup {
     ///
     /// # Panics
     /// When our own rules do not compile.
-    pub fn new(rng: &mut Rng) -> Setup {
+    pub fn new(rng: &mut Rng, raw: Option<Rng>) -> Setup {
         let stores = rng.pick(&[1, 2]);
         let mut nodes = Vec::new();
         nodes.extend((0..RELAYS).map(Role::Relay));
@@ -153,7 +210,8 @@ impl Setup {
             feeds: series.iter().map(feed).collect(),
             rings: (0..stores).map(|_| ring()).collect(),
             tunables: Tunables::draw(rng),
-            links: links(&nodes),
+            links: links(&nodes, raw.is_some()),
+            raw: raw.map(|rng| Raw::draw(rng, stores)),
             nodes,
             names,
             rules: Arc::new(rules),
@@ -166,6 +224,11 @@ impl Setup {
             stores,
             series,
         }
+    }
+
+    /// The store that a spill's destination is of.
+    pub fn store_of(&self, destination: &str) -> Option<usize> {
+        self.raw.as_ref()?.names.iter().position(|name| name == destination)
     }
 
     /// The links that a node dials.
@@ -189,7 +252,7 @@ fn name(role: Role) -> String {
     }
 }
 
-fn links(nodes: &[Role]) -> Vec<Link> {
+fn links(nodes: &[Role], raw: bool) -> Vec<Link> {
     let mut links = Vec::new();
     for (dialer, from) in nodes.iter().enumerate() {
         for (acceptor, to) in nodes.iter().enumerate() {
@@ -199,6 +262,7 @@ fn links(nodes: &[Role]) -> Vec<Link> {
                 (Role::Replayer, Role::Relay(n)) => Some((LinkKind::Borrow, n)),
                 (Role::Replayer, Role::Partial(n)) => Some((LinkKind::Send, n)),
                 (Role::Final(_), Role::Store(n)) => Some((LinkKind::Plain, n)),
+                (Role::Relay(_) | Role::Replayer, Role::Store(n)) if raw => Some((LinkKind::Plain, n)),
                 _ => None,
             };
             if let Some((kind, index)) = found {

@@ -12,6 +12,7 @@ use store::{Fault as DiskFault, FaultPlan, Store};
 
 use crate::disk::Disk;
 use crate::faults::{DiskTrouble, Fault, KINDS, Order};
+use crate::lines::Kept;
 use crate::rng::Rng;
 use crate::setup::{LinkKind, NodeId};
 use crate::truth::Fate;
@@ -130,27 +131,34 @@ impl World {
             let spilled = self.truth.of_sender(sender, Fate::Spilled);
             self.truth.doubt(spilled);
         }
+        self.truth.lines.disk_died(node);
     }
 
     fn damage(&mut self, node: NodeId, pick: usize) {
         let (from, to) = spill::all_records();
-        let mut records: Vec<(Vec<u8>, Option<BatchId>)> = Vec::new();
+        let setup = &self.setup;
+        let mut records: Vec<(Vec<u8>, Option<BatchId>, Option<Kept>)> = Vec::new();
         let copy = self.hosts[node].disk.store.copy().open();
         let read = copy.salvage(&from, &to, &mut |key, value| {
-            let id = spill::decode(value).ok().and_then(|record| match record.header.content {
+            let header = spill::decode(value).ok().map(|record| record.header);
+            let id = header.as_ref().and_then(|header| match header.content {
                 spill::Content::Batch(id) => Some(id),
                 spill::Content::Block { .. } => None,
             });
-            records.push((key.to_vec(), id));
+            let kept = header.and_then(|header| Kept::of(&header, node, setup.store_of(header.destination)));
+            records.push((key.to_vec(), id, kept));
             ControlFlow::Continue(())
         });
         drop(read);
         if records.is_empty() {
             return;
         }
-        let (key, id) = &records[pick % records.len()];
+        let (key, id, kept) = &records[pick % records.len()];
         self.truth.visit("record damaged");
         self.truth.doubt(*id);
+        if let Some(kept) = kept {
+            self.truth.lines.record_lost(*kept);
+        }
         self.hosts[node].disk.store.set_faults(FaultPlan::new().damage(key));
     }
 

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use engine::batch::{BatchId, PartitionSet};
 use engine::wire::Included;
 
+use crate::lines::Lines;
+
 /// One point as a client sent it. `series`: index into the setup's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
@@ -57,6 +59,8 @@ pub struct Truth {
     in_log: BTreeMap<BatchId, BTreeMap<u16, u32>>,
     /// Reasons for which points may be dropped in this run; all others are a violation.
     pub allowed: BTreeSet<&'static str>,
+    /// Raw lines.
+    pub lines: Lines,
     /// What went wrong, the first first.
     pub violations: Vec<String>,
     /// States visited, and how often: rare branches must be met in some seed.

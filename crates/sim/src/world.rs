@@ -15,6 +15,7 @@ use crate::net::{Conn, Msg};
 use crate::node::{Cx, Node, Port};
 use crate::partial::PartialNodeShell;
 use crate::plain::StoreNode;
+use crate::rare;
 use crate::relay::RelayNode;
 use crate::replayer::ReplayerNode;
 use crate::rng::Rng;
@@ -105,10 +106,10 @@ pub struct World {
 }
 
 impl World {
-    /// A cluster whose processes all start at once.
-    pub fn new(seed: u64, verbose: bool) -> World {
+    /// A cluster whose processes all start at once. `old`: see [`crate::Plan::old`].
+    pub fn new(seed: u64, verbose: bool, old: bool) -> World {
         let mut rng = Rng::new(seed);
-        let setup = Setup::new(&mut rng);
+        let setup = Setup::new(&mut rng, if old { None } else { rare::raw(seed) });
         let host = |_: &Role| Host {
             process: None,
             life: 0,
@@ -274,7 +275,10 @@ impl World {
             Role::Partial(_) => Process::Partial(Box::new(PartialNodeShell::start(&mut cx))),
             Role::Final(index) => Process::Final(Box::new(FinalNode::start(&mut cx, index))),
             Role::Replayer => Process::Replayer(Box::new(ReplayerNode::start(&mut cx))),
-            Role::Store(_) => Process::Store(Box::new(StoreNode { values: std::mem::take(&mut cx.disk.values) })),
+            Role::Store(_) => {
+                let (values, raw) = (std::mem::take(&mut cx.disk.values), std::mem::take(&mut cx.disk.raw));
+                Process::Store(Box::new(StoreNode { values, raw }))
+            }
         };
         let host = &mut self.hosts[node];
         host.life += 1;
@@ -311,9 +315,15 @@ impl World {
         self.trace.say(self.now, || format!("{name} dies"));
         self.trace.note(self.now, 4, node as u64);
         match process {
-            Process::Relay(relay) => self.truth.doubt(relay.held.iter().copied()),
+            Process::Relay(relay) => {
+                self.truth.doubt(relay.held.iter().copied());
+                self.truth.lines.relay_died(node);
+            }
             // What a store has read is on its disk.
-            Process::Store(store) => self.hosts[node].disk.values = store.values,
+            Process::Store(store) => {
+                let disk = &mut self.hosts[node].disk;
+                (disk.values, disk.raw) = (store.values, store.raw);
+            }
             Process::Partial(_) | Process::Final(_) | Process::Replayer(_) => {}
         }
         self.hosts[node].life += 1;
