@@ -40,6 +40,12 @@ pub const MUST: &[&str] = &[
     "journal",
     "dead letters",
     "record damaged",
+    // Raw lines.
+    "block spilled",
+    "block journalled",
+    "block replayed",
+    "block settled",
+    "block dropped",
     // Answers to batches.
     "overloaded",
     // Replay.
@@ -60,6 +66,7 @@ pub const MUST: &[&str] = &[
     // Links, and senders to stores.
     "link refused",
     "link silent",
+    "heard again",
     "store connection lost",
     "store link disconnected",
     "store link connecting",

@@ -41,6 +41,10 @@ pub enum Fault {
     Operator { node: NodeId, what: Order },
     /// kill -9, and the power goes `after_ms` after the next start.
     KillThenPower { node: NodeId, down_ms: u64, after_ms: u64 },
+    /// A plain store takes `each_ms` for every block; the others wait in order.
+    SlowReader { node: NodeId, ms: u64, each_ms: u64 },
+    /// A connection is reset after `ms`, and what the acceptor heard on it till then it hears again on the next one.
+    Repeat { link: LinkId, ms: u64 },
 }
 
 /// How a disk fails.
@@ -55,6 +59,8 @@ pub enum DiskTrouble {
     Sync {
         applied: bool,
     },
+    /// Reads fail.
+    Read,
 }
 
 /// What an operator orders.
@@ -77,7 +83,7 @@ pub struct Planned {
 }
 
 /// The names of all kinds: first those of [`draw`]'s numbers, then those that are drawn apart.
-pub const KINDS: [&str; 16] = [
+pub const KINDS: [&str; 19] = [
     "kill",
     "power cut",
     "disk lost",
@@ -94,6 +100,9 @@ pub const KINDS: [&str; 16] = [
     "operator",
     "damage",
     "kill, then power cut",
+    "slow reader",
+    "repeat",
+    "read error",
 ];
 
 /// How many [`draw`] draws.
@@ -115,10 +124,13 @@ impl Fault {
             Fault::Pause { .. } => 9,
             Fault::Panic { .. } => 10,
             Fault::Skew { .. } => 11,
+            Fault::Disk { kind: DiskTrouble::Read, .. } => 18,
             Fault::Disk { .. } => 12,
             Fault::Operator { .. } => 13,
             Fault::Damage { .. } => 14,
             Fault::KillThenPower { .. } => 15,
+            Fault::SlowReader { .. } => 16,
+            Fault::Repeat { .. } => 17,
         }
     }
 }

@@ -254,7 +254,8 @@ impl Lane {
             cx.truth.visit("block dropped");
             cx.truth.dropped("spill_full");
         }
-        if dropped + books.reasserts_skipped > 0 || receipts == Receipts::Unsupported {
+        // Hazard 9: what the spill has, it having been journalled or not, comes later.
+        if dropped + books.spilled + books.reasserts_skipped > 0 || receipts == Receipts::Unsupported {
             cx.truth.lines.order_is_lost(cx.me, self.store);
         }
         let released = link.progress().released;

@@ -86,6 +86,14 @@ impl World {
             Fault::Disk { node, nth, writes, kind } => self.hosts[node].disk.store.set_faults(plan(nth, writes, kind)),
             Fault::Damage { node, pick } => self.damage(node, pick),
             Fault::Operator { node, what } => self.order(node, what),
+            Fault::SlowReader { node, ms, each_ms } => {
+                let until = self.now + Duration::from_millis(ms);
+                self.hosts[node].slow = Some((until, Duration::from_millis(each_ms)));
+            }
+            Fault::Repeat { link, ms } => {
+                self.dials[link].heard = Some(Vec::new());
+                self.plan(self.now + Duration::from_millis(ms), Event::Fault(Fault::Reset { link }));
+            }
             Fault::KillThenPower { node, down_ms, after_ms } => {
                 self.fell(node, down_ms, false, |_, _| {});
                 let again = Fault::PowerCut { node, down_ms };
@@ -98,9 +106,12 @@ impl World {
     fn finds(&self, fault: &Fault) -> bool {
         match fault {
             Fault::RollBack { node, .. } => self.hosts[*node].snapshot.is_some() && self.hosts[*node].process.is_some(),
-            Fault::Reset { link } | Fault::HalfOpen { link, .. } => self.dials[*link].conn.is_some(),
+            Fault::Reset { link } | Fault::HalfOpen { link, .. } | Fault::Repeat { link, .. } => {
+                self.dials[*link].conn.is_some()
+            }
             Fault::Kill { node, .. }
             | Fault::KillThenPower { node, .. }
+            | Fault::SlowReader { node, .. }
             | Fault::PowerCut { node, .. }
             | Fault::DiskLost { node, .. }
             | Fault::Snapshot { node }
@@ -214,6 +225,7 @@ impl World {
         self.cuts.clear();
         for node in 0..self.hosts.len() {
             self.hosts[node].paused_until = Mono::ZERO;
+            self.hosts[node].slow = None;
             self.hosts[node].disk.store.set_faults(FaultPlan::new());
             self.start(node);
             for what in
@@ -239,6 +251,7 @@ fn change(what: Order) -> Option<Change> {
 fn plan(nth: u64, writes: u64, kind: DiskTrouble) -> FaultPlan {
     let of = |fault| (nth..nth + writes).fold(FaultPlan::new(), |plan, at| plan.fail_write(at, fault));
     match kind {
+        DiskTrouble::Read => (nth..nth + writes).fold(FaultPlan::new(), FaultPlan::fail_read),
         DiskTrouble::Full => of(DiskFault::Full),
         DiskTrouble::Busy => of(DiskFault::Busy),
         DiskTrouble::Write { applied } => FaultPlan::new().fail_write(nth, DiskFault::Io { applied }),

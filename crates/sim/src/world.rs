@@ -60,6 +60,8 @@ pub struct Host {
     /// How often its data directory was rolled back.
     pub roll_backs: i64,
     pub paused_until: Mono,
+    /// A store that reads slowly: until when, and how long it takes for a block.
+    pub slow: Option<(Mono, Duration)>,
     /// What its disk held at some time.
     pub snapshot: Option<Disk>,
     rng: Rng,
@@ -73,6 +75,8 @@ pub struct Dial {
     pub dialing: bool,
     pub next: Mono,
     pub backoff: Backoff,
+    /// Batches and flushes that were delivered, to be repeated on the next connection ([`Fault::Repeat`]).
+    pub heard: Option<Vec<Vec<u8>>>,
 }
 
 /// Something that will happen.
@@ -117,6 +121,7 @@ impl World {
             skew: 0,
             roll_backs: 0,
             paused_until: Mono::ZERO,
+            slow: None,
             snapshot: None,
             rng: rng.fork(),
         };
