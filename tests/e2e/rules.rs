@@ -115,6 +115,34 @@ fn a_change_of_the_rules_loses_nothing_when_relays_are_restarted_first() {
 }
 
 #[test]
+fn rules_that_only_a_relay_ever_had_are_known_to_all_when_its_spill_is_replayed() {
+    let _turn = one_at_a_time();
+    let sink = Sink::start(Keep::Points);
+    let bare = Cluster::new(1, 1, 1).store("carbon", &[sink.address()]).route_all(&["aggregate"]);
+    let bare = bare.with("[send]\nack_timeout = \"1s\"\n");
+    let between = rule("between", "load.*", "between.{function}", "[\"count\"]");
+    let mut fleet = Fleet::new("rules-between", bare.clone().with(&before()), support::program).up();
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds since 1970")]
+    let window = (unix_now() as u64) / 10 * 10 - 60;
+    fleet.stop("relay-1");
+    std::fs::write(fleet.file(), bare.clone().with(&between).toml()).expect("the cluster file");
+    fleet.restart("relay-1");
+    send(&fleet, 200, window);
+    eventually(LONG, "points in the spill", || pending(&fleet).and_then(|points| when(points == 200, points)));
+    // And changes again, before anybody else has seen it.
+    std::fs::write(fleet.file(), bare.with(&after()).toml()).expect("the cluster file");
+    for node in ["final-1", "partial-1", "relay-1", "replayer-1"] {
+        fleet.stop(node);
+        fleet.restart(node);
+    }
+    let last = |name: &str| sink.look(|seen| seen.last(name, window));
+    eventually(LONG, "what was spilled", || when(last("between.count") == Some(200.0), last("between.count")));
+    fleet.settled(LONG);
+    assert_eq!((last("new.count"), last("gone.count")), (None, None), "it was made for neither");
+    fleet.end();
+}
+
+#[test]
 fn a_final_node_refuses_the_windows_of_another_list_of_final_nodes() {
     let _turn = one_at_a_time();
     let sink = Sink::start(Keep::Points);

@@ -1,6 +1,5 @@
 //! The listener of links: greet, see what the peer is, and give the connection to the role that serves it.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
@@ -8,6 +7,7 @@ use engine::batch::Versions;
 use engine::wire::{Class, FORGOTTEN, Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Ended, Greeted, Handler};
 use node::desk::{Accepted, Desk};
+use node::rules::RuleBook;
 use runtime::{Clock, Supervisor, Worker, WorkerError};
 use tls::{Door, Stream};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,8 +26,7 @@ pub(crate) struct Service {
     pub(crate) node: String,
     pub(crate) cluster: String,
     pub(crate) versions: Versions,
-    /// Versions of the rules of former days: peers that still have them are served.
-    pub(crate) former_rules: BTreeSet<u64>,
+    pub(crate) book: Arc<RuleBook>,
     pub(crate) partitions: u16,
     pub(crate) partial: Option<Arc<PartialRole>>,
     pub(crate) finals: Option<Arc<FinalRole>>,
@@ -97,10 +96,7 @@ impl Service {
             return Err(RefuseReason::Partitions);
         }
         // What a replayer brings says for itself what rules it was made for.
-        let knows_rules = hello.role == Role::Replayer
-            || self.partial.as_ref().is_some_and(|role| role.knows_rules(hello.versions.rules))
-            || hello.versions.rules == self.versions.rules
-            || self.former_rules.contains(&hello.versions.rules);
+        let knows_rules = hello.role == Role::Replayer || self.book.knows(hello.versions.rules);
         if hello.versions.map != self.versions.map || !knows_rules {
             return Err(RefuseReason::Versions);
         }

@@ -15,7 +15,7 @@ use engine::pool;
 use engine::ring::Ring;
 use link::Dialer as _;
 use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
-use node::rules::Rules;
+use node::rules::RuleBook;
 use node::{StartError, VerdictKeeper, io_error};
 use runtime::identity::DataDir;
 use runtime::{Clock, Supervisor, net};
@@ -93,7 +93,7 @@ struct Common<'c> {
     me: &'c Node,
     clock: Clock,
     incarnation: Incarnation,
-    rules: Rules,
+    book: Arc<RuleBook>,
     versions: Versions,
     finals: Vec<(String, SocketAddr)>,
     /// For each partition the index of its final node.
@@ -113,8 +113,8 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let tls = node::Tls::open(cluster, me)?;
     let data = DataDir::open(&me.data)?;
     let identity = data.identity(clock.unix())?;
-    let rules = Rules::open(data.path(), cluster, u64::from(clock.unix().0))?;
-    let common = common((cluster, me), clock, identity, rules, me.threads.or_cores(cores));
+    let book = Arc::new(RuleBook::open(data.path(), cluster, u64::from(clock.unix().0))?);
+    let common = common((cluster, me), clock, identity, book, me.threads.or_cores(cores));
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
         .map_err(io_error("the supervisor"))?;
     tls.watch(me, &supervisor);
@@ -141,7 +141,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
         node: me.name.clone(),
         cluster: cluster.name.clone(),
         versions: common.versions,
-        former_rules: common.rules.former.keys().copied().collect(),
+        book: Arc::clone(&common.book),
         partitions: cluster.partitions,
         partial,
         finals,
@@ -177,7 +177,7 @@ fn common<'c>(
     (cluster, me): (&'c Cluster, &'c Node),
     clock: Clock,
     identity: runtime::identity::Identity,
-    rules: Rules,
+    book: Arc<RuleBook>,
     threads: usize,
 ) -> Common<'c> {
     let finals: Vec<(String, SocketAddr)> =
@@ -185,13 +185,13 @@ fn common<'c>(
     let names: Vec<String> = finals.iter().map(|(name, _)| name.clone()).collect();
     let owners = pool::assign(cluster.partitions, &names, &vec![true; names.len()]);
     Common {
-        versions: Versions { rules: rules.in_force.version(), map: pool::map_version(cluster.partitions, &names) },
+        versions: Versions { rules: book.in_force().version(), map: pool::map_version(cluster.partitions, &names) },
         owners: owners.into_iter().map(|owner| owner.unwrap_or(0)).collect(),
         incarnation: Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce },
         cluster,
         me,
         clock,
-        rules,
+        book,
         finals,
         threads,
         forgotten: Arc::default(),
@@ -221,12 +221,11 @@ fn start_partial(
         versions: common.versions,
         partitions: cluster.partitions,
         finals: common.finals.iter().map(|(name, _)| name.clone()).collect(),
-        rules: Arc::clone(&common.rules.in_force),
+        book: Arc::clone(&common.book),
         flush: cluster.final_.flush,
-        former_rules: Arc::clone(&common.rules.former),
         settings: partial_node::Settings {
             versions: common.versions,
-            former_rules: common.rules.former.keys().copied().collect(),
+            former_rules: common.book.former().keys().copied().collect(),
             partitions: cluster.partitions,
             owners: common.owners.clone(),
             shards: common.threads,
@@ -271,8 +270,7 @@ fn start_final(common: &Common<'_>, supervisor: &Supervisor, data: &Path) -> Res
         clock: common.clock,
         shards: common.threads.min(mine.len()).max(1),
         mine,
-        rules: Arc::clone(&common.rules.in_force),
-        former_rules: common.rules.told.clone(),
+        book: Arc::clone(&common.book),
         rings: cluster.stores.iter().map(Ring::build).collect(),
         stores: node::start_stores("final", cluster, supervisor, common.clock)?,
         horizon: cluster.final_.horizon,

@@ -75,7 +75,7 @@ impl Pattern {
 }
 
 /// Several selectors asked at once, which costs little more than asking one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PatternSet {
     /// What they are asked about: the path.
     globs: Members,
@@ -84,7 +84,7 @@ pub struct PatternSet {
 }
 
 /// Patterns of one kind and their places in the list that the set was made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Members {
     set: RegexSet,
     places: Vec<usize>,

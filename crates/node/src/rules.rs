@@ -1,37 +1,55 @@
 //! The rules in force, and those of former days: `<data>/rules.json`, replaced as a whole.
 //!
-//! Batches that wait in a relay's spill were made for the rules of their day, and a final node has windows of them. So an
-//! aggregator remembers the rule sets it was started with.
+//! Batches that wait in a relay's spill were made for the rules of their day, and a final node has windows of them. So every
+//! node remembers the rule sets that it was started with, and tells them on: relays to partial nodes, these to final nodes, and
+//! final nodes to partial nodes, which may have no disk that lasts. Whoever has a batch, or a window, thus knows its rules, also
+//! when the file changed twice before the next node was restarted.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use config::Cluster;
 use engine::fold::FormerRules;
 use engine::pattern::Selector;
 use engine::rule::{Function, RuleSet, RuleSpec};
+use engine::wire::Frame;
+use link::Outgoing;
 use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
 
 use crate::StartError;
 use crate::start_error::{io_error, listed};
 
 /// How many sets are remembered, with the one in force.
-const SETS_MAX: usize = 16;
+const SETS_MAX: usize = 32;
 const FORMAT: u32 = 1;
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Rules {
-    /// What the cluster file says; it knows the outputs of former rules, too.
-    pub in_force: Arc<RuleSet>,
-    /// What batches may still be made for.
-    pub former: Arc<FormerRules>,
-    /// The former sets as a final node tells them to partial nodes, which may have no disk that lasts; see [`read_set`].
-    pub told: Vec<Bytes>,
+pub struct RuleBook {
+    /// None: it is not kept.
+    path: Option<PathBuf>,
+    /// Names of the cluster's stores, in their order.
+    stores: Vec<String>,
+    specs: Vec<RuleSpec>,
+    version: u64,
+    pages: Mutex<Pages>,
+    /// One writer of the file at a time.
+    writing: Mutex<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Pages {
+    /// The set in force, then former ones, latest first; those learnt from others last.
+    sets: Vec<Set>,
+    in_force: Arc<RuleSet>,
+    former: Arc<FormerRules>,
+    told: Arc<Vec<Bytes>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,59 +94,165 @@ enum Pattern {
     Regex(String),
 }
 
-impl Rules {
+impl RuleBook {
     /// The rules of the cluster file, which are remembered from now on, and what `data` remembers of former ones.
     ///
     /// # Errors
     /// When the rules do not compile, when a newer program wrote the file (it is left alone), or when it can be neither
     /// read nor put aside, or not written.
-    pub fn open(data: &Path, cluster: &Cluster, now: u64) -> Result<Rules, StartError> {
-        let mut in_force = RuleSet::compile(&cluster.rules).map_err(|errors| listed(&errors))?;
+    pub fn open(data: &Path, cluster: &Cluster, now: u64) -> Result<RuleBook, StartError> {
+        let in_force = RuleSet::compile(&cluster.rules).map_err(|errors| listed(&errors))?;
         let path = data.join("rules.json");
         let before = read(&path, now)?;
-        let current = Set::of(cluster, &in_force);
+        let stores: Vec<String> = cluster.stores.iter().map(|store| store.name.clone()).collect();
+        let version = in_force.version();
+        let current = Set::of(version, &cluster.rules, &stores);
         let mut sets = vec![current.clone()];
         sets.extend(before.iter().filter(|set| set.version != current.version).cloned());
         for forgotten in sets.drain(SETS_MAX.min(sets.len())..) {
-            tracing::warn!(
+            warn!(
                 version = forgotten.version,
                 "the oldest of {SETS_MAX} sets of rules is forgotten: batches made for it cannot be replayed here any more"
             );
         }
-        if sets != before {
-            let kept = Kept { format: FORMAT, sets: sets.clone() };
-            let text = serde_json::to_vec_pretty(&kept).map_err(io::Error::other).map_err(io_error("rules.json"))?;
-            runtime::replace_file(&path, &text).map_err(|error| StartError::Config(error.to_string()))?;
+        let (former, told) = (Arc::default(), Arc::default());
+        let book = RuleBook {
+            path: Some(path),
+            stores,
+            specs: cluster.rules.clone(),
+            version,
+            pages: Mutex::new(Pages { sets: Vec::new(), in_force: Arc::new(in_force), former, told }),
+            writing: Mutex::default(),
+        };
+        let is_news = sets != before;
+        *lock(&book.pages) = book.compiled(sets)?;
+        if is_news {
+            book.save()?;
         }
+        Ok(book)
+    }
+
+    /// A book without rules that is kept nowhere.
+    pub fn blank() -> RuleBook {
+        let in_force = Arc::new(RuleSet::default());
+        let version = in_force.version();
+        let sets = vec![Set::of(version, &[], &[])];
+        RuleBook {
+            path: None,
+            stores: Vec::new(),
+            specs: Vec::new(),
+            version,
+            pages: Mutex::new(Pages { sets, in_force, former: Arc::default(), told: Arc::default() }),
+            writing: Mutex::default(),
+        }
+    }
+
+    /// Those of the cluster file, which know the outputs of former rules, too.
+    pub fn in_force(&self) -> Arc<RuleSet> {
+        Arc::clone(&lock(&self.pages).in_force)
+    }
+
+    /// What batches may still be made for.
+    pub fn former(&self) -> Arc<FormerRules> {
+        Arc::clone(&lock(&self.pages).former)
+    }
+
+    /// Whether rules of this version are known.
+    pub fn knows(&self, version: u64) -> bool {
+        version == self.version || lock(&self.pages).former.contains_key(&version)
+    }
+
+    /// All former sets as they are told to other nodes; what is new comes at the end.
+    pub fn told(&self) -> Arc<Vec<Bytes>> {
+        Arc::clone(&lock(&self.pages).told)
+    }
+
+    /// Another node told a set ([`RuleBook::told`]). Its version, when it is news. Blocks for two fsyncs then, which happens
+    /// once for each change of the cluster file.
+    ///
+    /// # Errors
+    /// Says what is not understood, or that there is no room; nothing has changed then.
+    pub fn learn(&self, bytes: &[u8]) -> Result<Option<u64>, String> {
+        let set: Set = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let (version, _) = set.compile(&self.places())?;
+        {
+            let mut pages = lock(&self.pages);
+            if version == self.version || pages.former.contains_key(&version) {
+                return Ok(None);
+            }
+            let mut sets = pages.sets.clone();
+            if sets.len() >= SETS_MAX {
+                return Err(format!("{SETS_MAX} sets of rules are known already"));
+            }
+            sets.push(set);
+            *pages = self.compiled(sets).map_err(|error| error.to_string())?;
+        }
+        info!(version = format!("{version:016x}"), "rules of another cluster file are known now");
+        if let Err(error) = self.save() {
+            warn!(%error, "what was learnt of former rules is not on disk; peers tell it again after a start");
+        }
+        Ok(Some(version))
+    }
+
+    fn compiled(&self, sets: Vec<Set>) -> Result<Pages, StartError> {
+        let mut in_force = RuleSet::compile(&self.specs).map_err(|errors| listed(&errors))?;
         let mut former = FormerRules::new();
-        let places = places(cluster);
+        let mut told = Vec::new();
+        let places = self.places();
         for set in sets.iter().skip(1) {
             let specs: Vec<RuleSpec> = set.rules.iter().filter_map(|rule| rule.spec(&places)).collect();
             if let Err(errors) = in_force.remember(&specs) {
-                tracing::warn!(version = set.version, ?errors, "a former rule cannot be read any more");
+                warn!(version = set.version, ?errors, "a former rule cannot be read any more");
             }
             match set.compile(&places) {
                 Ok((version, compiled)) => drop(former.insert(version, compiled)),
-                Err(why) => tracing::warn!(
+                Err(why) => warn!(
                     version = set.version,
-                    why,
-                    "a former set of rules cannot be read any more: batches made for it cannot be replayed here"
+                    why, "a former set of rules cannot be read any more: batches made for it cannot be replayed here"
                 ),
             }
+            told.extend(serde_json::to_vec(set).ok().map(Bytes::from));
         }
-        let told = sets.iter().skip(1).filter_map(|set| serde_json::to_vec(set).ok()).map(Bytes::from).collect();
-        Ok(Rules { in_force: Arc::new(in_force), former: Arc::new(former), told })
+        Ok(Pages { sets, in_force: Arc::new(in_force), former: Arc::new(former), told: Arc::new(told) })
+    }
+
+    fn save(&self) -> Result<(), StartError> {
+        let _one = lock(&self.writing);
+        let kept = Kept { format: FORMAT, sets: lock(&self.pages).sets.clone() };
+        let text = serde_json::to_vec_pretty(&kept).map_err(io::Error::other).map_err(io_error("rules.json"))?;
+        let Some(path) = &self.path else { return Ok(()) };
+        runtime::replace_file(path, &text).map_err(|error| StartError::Config(error.to_string()))
+    }
+
+    /// Where each store is in the cluster file.
+    fn places(&self) -> BTreeMap<&str, usize> {
+        self.stores.iter().enumerate().map(|(place, store)| (store.as_str(), place)).collect()
     }
 }
 
-/// A former set that another node remembers, and the version that batches carry; good for folding, not for emitting: it names
-/// no stores.
-///
-/// # Errors
-/// Says what is not understood.
-pub fn read_set(bytes: &[u8]) -> Result<(u64, Arc<RuleSet>), String> {
-    let set: Set = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    set.compile(&BTreeMap::new())
+/// What of a book the other end of a link has been told.
+#[derive(Debug, Default)]
+pub struct Teller {
+    sets: AtomicUsize,
+}
+
+impl Teller {
+    /// The link is a new one.
+    pub fn begin(&self) {
+        self.sets.store(0, Ordering::Relaxed);
+    }
+
+    /// Says what the other end has not been told.
+    pub fn say(&self, book: &RuleBook, out: &mut Outgoing) {
+        let told = book.told();
+        let from = self.sets.swap(told.len(), Ordering::Relaxed);
+        told.iter().skip(from).for_each(|set| out.frame(&Frame::Rules(set.clone())));
+    }
+}
+
+/// Nothing here is left half done: what is in it is set at once.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the file has; nothing where there is none. A damaged one is put aside: its loss delays batches, it does not change one.
@@ -152,7 +276,7 @@ fn read(path: &Path, now: u64) -> Result<Vec<Set>, StartError> {
     };
     let aside = aside(path, now);
     fs::rename(path, &aside).map_err(|error| StartError::Config(format!("put aside {}: {error}", path.display())))?;
-    tracing::warn!(
+    warn!(
         "{} could not be read ({why}); it was put aside as {}. Batches made for former rules wait until it is mended",
         path.display(),
         aside.display()
@@ -160,19 +284,14 @@ fn read(path: &Path, now: u64) -> Result<Vec<Set>, StartError> {
     Ok(Vec::new())
 }
 
-/// Where each store is in the cluster file.
-fn places(cluster: &Cluster) -> BTreeMap<&str, usize> {
-    cluster.stores.iter().enumerate().map(|(place, store)| (store.name.as_str(), place)).collect()
-}
-
 fn aside(path: &Path, now: u64) -> PathBuf {
     path.with_file_name(format!("rules.json.damaged-{now}"))
 }
 
 impl Set {
-    fn of(cluster: &Cluster, rules: &RuleSet) -> Set {
-        let rules_of = cluster.rules.iter().map(|spec| Rule::of(cluster, spec)).collect();
-        Set { version: format!("{:016x}", rules.version()), rules: rules_of }
+    fn of(version: u64, specs: &[RuleSpec], stores: &[String]) -> Set {
+        let rules = specs.iter().map(|spec| Rule::of(spec, stores)).collect();
+        Set { version: format!("{version:016x}"), rules }
     }
 
     fn compile(&self, places: &BTreeMap<&str, usize>) -> Result<(u64, Arc<RuleSet>), String> {
@@ -185,8 +304,8 @@ impl Set {
 }
 
 impl Rule {
-    fn of(cluster: &Cluster, spec: &RuleSpec) -> Rule {
-        let store = |index: &usize| cluster.stores.get(*index).map(|store| store.name.clone());
+    fn of(spec: &RuleSpec, stores: &[String]) -> Rule {
+        let store = |index: &usize| stores.get(*index).cloned();
         Rule {
             name: spec.name.clone(),
             selector: match &spec.selector {

@@ -51,7 +51,7 @@ pub(crate) struct Decision {
 #[derive(Debug)]
 pub(crate) struct Decider {
     routes: RouteTable,
-    rules: RuleSet,
+    rules: Arc<RuleSet>,
     partitions: u16,
     known: Mutex<Known>,
 }
@@ -63,7 +63,7 @@ struct Known {
 }
 
 impl Decider {
-    pub(crate) fn new(routes: RouteTable, rules: RuleSet, partitions: u16) -> Decider {
+    pub(crate) fn new(routes: RouteTable, rules: Arc<RuleSet>, partitions: u16) -> Decider {
         Decider { routes, rules, partitions, known: Mutex::default() }
     }
 

@@ -16,6 +16,7 @@ use engine::route::RouteTable;
 use engine::rule::RuleSet;
 use engine::wire::{FORGOTTEN, Hello, PROTOCOL, Role};
 use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
+use node::rules::RuleBook;
 use node::{StartError, Store, VerdictKeeper, io_error, listed};
 use runtime::identity::DataDir;
 use runtime::net;
@@ -92,7 +93,8 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     tls.watch(me, &supervisor);
     let (peer_names, peer_addrs) = peers(cluster);
     let stores = node::start_stores("relay", cluster, &supervisor, clock)?;
-    let (shared, greeting) = share(cluster, me, clock, incarnation, stores, &peer_names)?;
+    let book = Arc::new(RuleBook::open(data.path(), cluster, u64::from(clock.unix().0))?);
+    let (shared, greeting) = share((cluster, me), clock, incarnation, stores, &peer_names, book.in_force())?;
     let shared = Arc::new(shared);
     if known.is_forgotten {
         shared.doubt.forgotten();
@@ -104,7 +106,8 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     desk.notices().into_iter().for_each(|notices| shared.spill.announce(notices));
     follow(&desk, &shared, &me.name, incarnation.sender);
     let watch = start_watch(cluster, &supervisor, &shared, &desk);
-    let uplinks = start_uplinks(&supervisor, &shared, &greeting, (&peer_addrs, &tls.link_caller), (&desk, &watch));
+    let uplinks =
+        start_uplinks(&supervisor, &shared, (&greeting, &book), (&peer_addrs, &tls.link_caller), (&desk, &watch));
     start_keeper(&supervisor, &shared);
     start_spill(cluster, me, &supervisor, &shared, incarnation)?;
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
@@ -191,15 +194,14 @@ fn peers(cluster: &Cluster) -> (Vec<String>, Vec<SocketAddr>) {
 }
 
 fn share(
-    cluster: &Cluster,
-    me: &Node,
+    (cluster, me): (&Cluster, &Node),
     clock: Clock,
     incarnation: Incarnation,
     stores: Vec<Store>,
     peers: &[String],
+    rules: Arc<RuleSet>,
 ) -> Result<(Shared, Greeting), StartError> {
     let routes = RouteTable::compile(&cluster.routes, &cluster.stores).map_err(|errors| listed(&errors))?;
-    let rules = RuleSet::compile(&cluster.rules).map_err(|errors| listed(&errors))?;
     let finals: Vec<String> = cluster.layer(Layer::Final).map(|node| node.name.clone()).collect();
     let versions = Versions { rules: rules.version(), map: pool::map_version(cluster.partitions, &finals) };
     let settings = Settings {
@@ -250,12 +252,13 @@ fn start_routers(supervisor: &Supervisor, shared: &Arc<Shared>, lines: &Receiver
 fn start_uplinks(
     supervisor: &Supervisor,
     shared: &Arc<Shared>,
-    greeting: &Greeting,
+    (greeting, book): (&Greeting, &Arc<RuleBook>),
     (addrs, caller): (&[SocketAddr], &Caller),
     (desk, watch): (&Arc<Desk>, &Arc<Watch>),
 ) -> Vec<Arc<Uplink>> {
     let start_one = |(peer, addr): (usize, &SocketAddr)| {
-        let uplink = Arc::new(Uplink::new(Arc::clone(shared), peer, greeting.clone(), Arc::clone(watch)));
+        let uplink =
+            Arc::new(Uplink::new(Arc::clone(shared), peer, greeting.clone(), Arc::clone(watch), Arc::clone(book)));
         let linked = Linked::new(desk, Arc::clone(&uplink) as Arc<dyn link::Dialer>);
         let (service, addr, name, caller) = (linked, addr.to_string(), shared.peers[peer].clone(), caller.clone());
         supervisor.spawn_task(format!("relay.link.{name}"), move |worker| {

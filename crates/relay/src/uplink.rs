@@ -11,6 +11,7 @@ use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Dialer, Ended, Handler, Outgoing, Standing};
 use node::desk::Watch;
+use node::rules::{RuleBook, Teller};
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
@@ -39,11 +40,28 @@ pub(crate) struct Uplink {
     watch: Arc<Watch>,
     standing: Standing,
     watermark_at: AtomicU64,
+    book: Arc<RuleBook>,
+    teller: Teller,
 }
 
 impl Uplink {
-    pub(crate) fn new(shared: Arc<Shared>, peer: Peer, greeting: Greeting, watch: Arc<Watch>) -> Uplink {
-        Uplink { shared, peer, greeting, watch, standing: Standing::default(), watermark_at: AtomicU64::new(0) }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        peer: Peer,
+        greeting: Greeting,
+        watch: Arc<Watch>,
+        book: Arc<RuleBook>,
+    ) -> Uplink {
+        Uplink {
+            shared,
+            peer,
+            greeting,
+            watch,
+            standing: Standing::default(),
+            watermark_at: AtomicU64::new(0),
+            book,
+            teller: Teller::default(),
+        }
     }
 
     fn watermark_due(&self, now: Mono) -> bool {
@@ -101,6 +119,7 @@ impl Handler for Uplink {
 
     fn next(&self, out: &mut Outgoing) {
         let now = self.shared.clock.now();
+        self.teller.say(&self.book, out);
         if self.watermark_due(now) {
             let open = self.oldest_open();
             let wall = UnixSeconds(self.shared.clock.unix().0.saturating_sub(CLIENT_DELAY_SECONDS));
@@ -146,6 +165,7 @@ impl Dialer for Uplink {
 
     fn up(&self, welcome: &HelloOk) {
         self.watermark_at.store(0, Ordering::Relaxed);
+        self.teller.begin();
         self.shared.doubt.welcomed(self.peer);
         self.shared.machine().link_up(self.shared.clock.now(), self.peer, welcome.window_bytes);
         self.watch.tell(|now, pool| pool.link_up(now, self.peer));

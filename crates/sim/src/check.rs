@@ -64,6 +64,8 @@ pub fn nothing_missing(truth: &mut Truth) {
     let mut missing = Vec::new();
     for (id, sealed) in &truth.batches {
         let owed = match sealed.fate {
+            // What was durable stays so; of the rest each partition takes what comes before it hears of the order.
+            Fate::Spilled | Fate::Held if truth.forgotten.contains(&id.sender) => false,
             Fate::Durable | Fate::Spilled | Fate::Held => true,
             Fate::Dropped | Fate::Doubtful => false,
         };

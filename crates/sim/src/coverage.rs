@@ -26,6 +26,9 @@ pub const MUST: &[&str] = &[
     "batch folded again",
     "partial shard died",
     "partial machine recovered",
+    "former rules learnt",
+    "newer rules refused",
+    "batch of former rules",
     // Relays, and why they do not keep something.
     "clients wait",
     "relay sends again",
@@ -46,8 +49,13 @@ pub const MUST: &[&str] = &[
     "block replayed",
     "block settled",
     "block dropped",
+    "relay disowned",
+    "relay is forgotten",
+    "relay is a second one",
+    "sender forgotten",
     // Answers to batches.
     "overloaded",
+    "retired",
     // Replay.
     "lent",
     "lease ran out",

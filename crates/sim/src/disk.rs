@@ -2,6 +2,7 @@
 
 use store::MemDisk;
 
+use crate::file::FileId;
 use crate::rng::Rng;
 
 const QUOTA: u64 = 1 << 40;
@@ -14,6 +15,8 @@ pub struct Disk {
     pub witness: Option<Vec<u8>>,
     /// Sender and epoch of a relay; replaced atomically.
     pub identity: Option<(u64, u32)>,
+    /// The cluster files that it was started with, and those that it was told of; replaced atomically.
+    pub files: Vec<FileId>,
     /// Of a plain store: what it has read.
     pub values: crate::oracle::Lines,
     /// And of raw lines.
@@ -22,8 +25,14 @@ pub struct Disk {
 
 impl Default for Disk {
     fn default() -> Disk {
-        let lines = crate::oracle::Lines::new();
-        Disk { store: MemDisk::new(QUOTA), witness: None, identity: None, values: lines.clone(), raw: lines }
+        Disk {
+            store: MemDisk::new(QUOTA),
+            witness: None,
+            identity: None,
+            files: Vec::new(),
+            values: crate::oracle::Lines::new(),
+            raw: crate::oracle::Lines::new(),
+        }
     }
 }
 

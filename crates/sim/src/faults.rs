@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::file::FileId;
 use crate::rng::Rng;
 use crate::setup::{LinkId, NodeId, Role, Setup};
 
@@ -45,6 +46,25 @@ pub enum Fault {
     SlowReader { node: NodeId, ms: u64, each_ms: u64 },
     /// A connection is reset after `ms`, and what the acceptor heard on it till then it hears again on the next one.
     Repeat { link: LinkId, ms: u64 },
+    /// The cluster file changes, and all nodes are restarted one by one, in an order that `order` says.
+    File { file: FileId, order: u64 },
+    /// An operator forgets a relay.
+    Forget { node: NodeId, how: Forgets },
+    /// A relay's disk is copied while it runs, and a second machine starts with the copy.
+    Clone { node: NodeId },
+}
+
+/// What becomes of a relay that is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgets {
+    /// It is at work all the while (`--force`).
+    AtWork,
+    /// Its machine died and does not come back.
+    ForEver,
+    /// Its machine died and comes back as it was, after so many milliseconds.
+    ComesBack { ms: u64 },
+    /// A new machine takes its name.
+    Replaced { ms: u64 },
 }
 
 /// How a disk fails.
@@ -83,7 +103,7 @@ pub struct Planned {
 }
 
 /// The names of all kinds: first those of [`draw`]'s numbers, then those that are drawn apart.
-pub const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 22] = [
     "kill",
     "power cut",
     "disk lost",
@@ -100,6 +120,9 @@ pub const KINDS: [&str; 19] = [
     "operator",
     "damage",
     "kill, then power cut",
+    "forget",
+    "clone",
+    "new file",
     "slow reader",
     "repeat",
     "read error",
@@ -124,13 +147,16 @@ impl Fault {
             Fault::Pause { .. } => 9,
             Fault::Panic { .. } => 10,
             Fault::Skew { .. } => 11,
-            Fault::Disk { kind: DiskTrouble::Read, .. } => 18,
+            Fault::Disk { kind: DiskTrouble::Read, .. } => 21,
             Fault::Disk { .. } => 12,
             Fault::Operator { .. } => 13,
             Fault::Damage { .. } => 14,
             Fault::KillThenPower { .. } => 15,
-            Fault::SlowReader { .. } => 16,
-            Fault::Repeat { .. } => 17,
+            Fault::Forget { .. } => 16,
+            Fault::Clone { .. } => 17,
+            Fault::File { .. } => 18,
+            Fault::SlowReader { .. } => 19,
+            Fault::Repeat { .. } => 20,
         }
     }
 }
@@ -144,7 +170,7 @@ pub fn allowed(schedule: &[Planned]) -> BTreeSet<&'static str> {
             // A batch that was in hand twice.
             Fault::Panic { .. } => &["poison"],
             // Old records of a retired epoch are there again.
-            Fault::RollBack { .. } => &["duplicate_sender"],
+            Fault::RollBack { .. } | Fault::Forget { .. } | Fault::Clone { .. } => &["duplicate_sender"],
             Fault::Damage { .. } => &["corrupt"],
             _ => &[],
         }
@@ -179,7 +205,7 @@ pub fn schedule(rng: &mut Rng, setup: &Setup, from: u64, until: u64) -> Vec<Plan
 }
 
 fn some(rng: &mut Rng, setup: &Setup, wanted: impl Fn(&Role) -> bool) -> NodeId {
-    let nodes: Vec<NodeId> = (0..setup.nodes.len()).filter(|node| wanted(&setup.nodes[*node])).collect();
+    let nodes: Vec<NodeId> = (0..setup.regular).filter(|node| wanted(&setup.nodes[*node])).collect();
     rng.pick(&nodes)
 }
 
@@ -196,13 +222,13 @@ fn draw(rng: &mut Rng, setup: &Setup, kind: usize) -> Option<Fault> {
         3 => Fault::Snapshot { node: some(rng, setup, is_relay) },
         4 => Fault::RollBack { node: some(rng, setup, is_relay), down_ms },
         5 => {
-            let link = setup.links[rng.index(setup.links.len())];
+            let link = setup.links[rng.index(setup.regular_links)];
             let (from, to) = if rng.percent(50) { (link.dialer, link.acceptor) } else { (link.acceptor, link.dialer) };
             Fault::Cut { from, to, both: rng.percent(50), ms: rng.range(200, 9_000) }
         }
         6 => Fault::Isolate { node, ms: rng.range(200, 9_000) },
-        7 => Fault::Reset { link: rng.index(setup.links.len()) },
-        8 => Fault::HalfOpen { link: rng.index(setup.links.len()), side: rng.index(2) },
+        7 => Fault::Reset { link: rng.index(setup.regular_links) },
+        8 => Fault::HalfOpen { link: rng.index(setup.regular_links), side: rng.index(2) },
         9 => Fault::Pause { node, ms: rng.range(500, 12_000) },
         10 => Fault::Panic { node: some(rng, setup, has_panics), which: rng.number() },
         11 => Fault::Skew { node, seconds: i64::try_from(rng.range(0, 40)).unwrap_or(0) - 20 },

@@ -1,6 +1,7 @@
 //! A final node's shell: its partitions, the log with its disk, and the senders to plain stores ([`crate::sender`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::final_node::emit::{self, Outlet, Outlets, Times};
@@ -10,15 +11,21 @@ use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::watermarks::Watermarks;
 use engine::window::{BlockId, Due};
-use engine::wire::{Flush, FlushReply, Frame, GroupReply, Hello, HelloOk, Lane, RefuseReason, Role};
+use engine::wire::{
+    FORGOTTEN, Flush, FlushReply, Frame, GroupReply, Hello, HelloOk, Lane, RefuseReason, Role, Watermark,
+};
 use final_log::journal::{Append, Journal, appends, decode_marks, encode_marks};
 use final_log::recover;
 use store::{Disposition, MemStore, Store, StoreError};
 
+use crate::book::Book;
+use crate::file;
 use crate::node::{Cx, Node, Port};
 use crate::records::{found, in_pieces, note_record};
 use crate::sender::Senders;
 use crate::setup::LinkId;
+
+mod disk;
 
 const SECOND: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(100);
@@ -64,11 +71,16 @@ pub struct FinalNode {
     pub senders: Senders,
     /// Something is wrong with the disk: answers are withheld.
     ill: bool,
+    pub book: Book,
+    /// How much of it each peer was told.
+    told: BTreeMap<u64, usize>,
+    rules: Arc<RuleSet>,
 }
 
 impl FinalNode {
     /// A process begins; the store is read at the first tick.
     pub fn start(cx: &mut Cx<'_>, index: usize) -> FinalNode {
+        let book = Book::open(cx);
         let mine = cx.setup.owners.iter().zip(0..).filter(|(owner, _)| **owner == index).map(|(_, number)| number);
         FinalNode {
             mine: mine.collect(),
@@ -91,6 +103,9 @@ impl FinalNode {
             kept: cx.now,
             senders: Senders::new(cx),
             ill: false,
+            rules: file::remembering(&cx.setup.files, book.file, book.former()),
+            book,
+            told: BTreeMap::new(),
         }
     }
 
@@ -101,11 +116,11 @@ impl FinalNode {
     }
 
     /// Whether everything that came is decided, durable and emitted.
-    pub fn is_quiet(&mut self, rules: &RuleSet) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         let quiet = |owned: &mut Owned| {
             let waits = (0..self.senders.count()).any(|target| owned.partition.cursor().newest(target).is_some());
             // A window that is open, or a correction that waits for its turn.
-            let due = owned.partition.windows().next_due(rules);
+            let due = owned.partition.windows().next_due(&self.rules);
             !waits && owned.partition.books().pending == 0 && due == Due::default()
         };
         self.owned.len() == self.mine.len() && self.owned.iter_mut().all(quiet) && self.senders.is_quiet()
@@ -120,33 +135,6 @@ impl FinalNode {
         self.loaded.clear();
         // The log refuses what a former life has put into its queue; what it has in hand it finishes.
         self.queue.clear();
-    }
-
-    fn open(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        let mut store = cx.disk.store.open();
-        if self.journal.is_none() {
-            let marks = cx.disk.witness.as_deref().map(decode_marks).unwrap_or_default();
-            self.journal = Some(Journal::open(&mut store, marks)?);
-        }
-        self.store = Some(store);
-        Ok(())
-    }
-
-    fn recover(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        let (Some(store), Some(journal)) = (&self.store, &self.journal) else { return Ok(()) };
-        let names: Vec<String> = (0..self.senders.count()).map(|target| format!("carbon-{target}")).collect();
-        let mark = |number: u16| journal.marks().get(&number).copied();
-        let recovered = recover::partitions(&self.mine, &names, store, &mark, &|| ())?;
-        let recovered = recovered.unwrap_or_else(|error| panic!("a store of our own format: {error}"));
-        for (partition, findings) in recovered {
-            found(cx, partition.number(), &findings);
-            cx.truth.recovered(partition.number(), partition.mark().next);
-            let owned = Owned { partition, checkpointed: cx.now, checkpoint_token: 0, durable: None };
-            self.owned.push(owned);
-        }
-        self.say_what_is_covered();
-        cx.truth.visit("final recovered");
-        Ok(())
     }
 
     fn say_what_is_covered(&mut self) {
@@ -205,73 +193,6 @@ impl FinalNode {
         }
     }
 
-    /// The log thread: takes what has come, writes it, and has it synced after a while.
-    fn log(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        if self.syncing || cx.now < self.retry_at {
-            return Ok(());
-        }
-        if self.store.is_none() {
-            self.open(cx)?;
-        }
-        if self.owned.is_empty() && self.in_hand.is_empty() && !self.mine.is_empty() {
-            self.recover(cx)?;
-        }
-        if self.in_hand.is_empty() {
-            self.in_hand = self.queue.drain(..).collect();
-        }
-        if self.in_hand.is_empty() {
-            return Ok(());
-        }
-        let (Some(store), Some(journal)) = (&mut self.store, &mut self.journal) else { return Ok(()) };
-        self.in_hand.iter_mut().for_each(|append| journal.take(append));
-        // A power cut may come between any two writes: as for much larger ones, in some runs each append is one.
-        let alone = cx.setup.tunables.evicts;
-        for appends in self.in_hand.chunks(if alone { 1 } else { self.in_hand.len() }) {
-            for batch in journal.batches(appends) {
-                store.write(&batch)?;
-            }
-        }
-        for append in &mut self.in_hand {
-            let mut blocks = Vec::new();
-            for (partition, id) in &append.loads {
-                blocks.push((*partition, *id, recover::load(store, *partition, *id)?));
-            }
-            append.loads.clear();
-            self.loaded.append(&mut blocks);
-        }
-        self.syncing = true;
-        let (low, high) = cx.setup.tunables.final_sync_ms;
-        cx.wakes.push((cx.now + Duration::from_millis(cx.rng.range(low, high)), SYNCED));
-        Ok(())
-    }
-
-    fn sync(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        let (Some(store), Some(journal)) = (&mut self.store, &mut self.journal) else { return Ok(()) };
-        store.sync()?;
-        for record in self.in_hand.iter().filter_map(|append| append.record.as_deref()) {
-            if let Some((partition, number)) = record::place(record) {
-                cx.truth.synced(partition, number);
-            }
-        }
-        journal.done(&self.in_hand);
-        journal.forget(store, self.mine.len())?;
-        cx.disk.witness = Some(encode_marks(journal.marks()));
-        self.ill = false;
-        let done = std::mem::take(&mut self.in_hand);
-        self.synced = done.iter().map(|append| append.token).max().unwrap_or(0).max(self.synced);
-        Ok(())
-    }
-
-    fn failed(&mut self, cx: &mut Cx<'_>, error: &StoreError) {
-        cx.truth.visit("log failed");
-        cx.trace.say(cx.now, || format!("log of node {} failed: {error}", cx.me));
-        self.ill = true;
-        self.retry_at = cx.now + RETRY;
-        if !matches!(error.disposition(), Disposition::FreeSpace | Disposition::RetrySoon) {
-            self.store = None;
-        }
-    }
-
     /// What is durable is answered and becomes part of the windows.
     fn settle(&mut self, cx: &mut Cx<'_>) {
         for (number, id, bytes) in std::mem::take(&mut self.loaded) {
@@ -304,8 +225,9 @@ impl FinalNode {
         let views = self.senders.views(cx.now);
         let stores: Vec<Outlet<'_>> =
             cx.setup.rings.iter().enumerate().map(|(first, ring)| Outlet { ring, first, addresses: 1 }).collect();
-        let outlets = Outlets { rules: &cx.setup.rules, stores: &stores, views: &views };
-        let watermark = self.watermarks.latest(cx.now).iter().map(|watermark| watermark.at).min();
+        let rules = Arc::clone(&self.rules);
+        let outlets = Outlets { rules: &rules, stores: &stores, views: &views };
+        let watermark = self.latest(cx).iter().map(|watermark| watermark.at).min();
         let times = Times { now: cx.unix, watermark, mono: cx.now };
         for index in 0..self.owned.len() {
             let partition = &mut self.owned[index].partition;
@@ -320,6 +242,13 @@ impl FinalNode {
         }
     }
 
+    /// The latest word of every sender that is neither silent nor forgotten.
+    fn latest(&mut self, cx: &Cx<'_>) -> Vec<Watermark> {
+        let mut latest = self.watermarks.latest(cx.now);
+        latest.retain(|watermark| !cx.forgotten.contains(&watermark.sender));
+        latest
+    }
+
     /// Once a second: retire, seal, checkpoint, evict.
     fn keep(&mut self, cx: &mut Cx<'_>) {
         let floor = UnixSeconds(cx.unix.0.saturating_sub(HORIZON));
@@ -328,12 +257,12 @@ impl FinalNode {
             if self.ill {
                 continue;
             }
-            for watermark in self.watermarks.latest(cx.now) {
+            let latest = self.latest(cx).into_iter().map(|watermark| (watermark.sender, watermark.retired));
+            let forgotten = cx.forgotten.iter().map(|sender| (*sender, FORGOTTEN));
+            for (sender, floor) in latest.chain(forgotten).filter(|(_, floor)| *floor > 0) {
                 let partition = &mut self.owned[index].partition;
-                if watermark.retired > 0
-                    && let Some((_, record)) = partition.retire(watermark.sender, watermark.retired)
-                {
-                    cx.truth.visit("epoch retired");
+                if let Some((_, record)) = partition.retire(sender, floor) {
+                    cx.truth.visit(if floor == FORGOTTEN { "sender forgotten" } else { "epoch retired" });
                     let mark = Some((partition.number(), partition.mark()));
                     note_record(cx, &record);
                     self.append(Append { record: Some(record), mark, ..Append::default() });
@@ -376,28 +305,6 @@ impl FinalNode {
         }
     }
 
-    fn books(&self, cx: &mut Cx<'_>) {
-        for owned in &self.owned {
-            let books = owned.partition.books();
-            if books.received != books.merged + books.too_old + books.corrupt + books.pending {
-                cx.truth.violated("INV-1", || format!("books of partition {}: {books:?}", owned.partition.number()));
-            }
-        }
-    }
-
-    /// INV-1 in the end: the points that each partition says it has are those of the log.
-    pub fn compare_books(&self, cx: &mut Cx<'_>) {
-        self.books(cx);
-        for owned in &self.owned {
-            let (number, books) = (owned.partition.number(), owned.partition.books());
-            let Some(log) = cx.truth.logs.get(&number).filter(|log| !log.damaged) else { continue };
-            let points: u64 = log.records.values().flatten().map(|included| u64::from(included.points)).sum();
-            if books.received != points || books.merged != points {
-                cx.truth.violated("INV-1", || format!("partition {number} was sent {points} points: {books:?}"));
-            }
-        }
-    }
-
     fn work(&mut self, cx: &mut Cx<'_>) {
         if let Err(error) = self.log(cx) {
             self.failed(cx, &error);
@@ -433,16 +340,22 @@ impl Node for FinalNode {
         }
     }
 
-    fn accept(&mut self, _cx: &mut Cx<'_>, conn: u64, hello: &Hello) -> Result<HelloOk, RefuseReason> {
+    fn accept(&mut self, cx: &mut Cx<'_>, conn: u64, hello: &Hello) -> Result<HelloOk, RefuseReason> {
         if hello.role != Role::Partial {
             return Err(RefuseReason::Role);
         }
+        if !self.book.knows(&cx.setup.files, hello.versions.rules) {
+            cx.truth.visit("newer rules refused");
+            return Err(RefuseReason::Versions);
+        }
         self.conns.insert(conn, None);
+        self.told.insert(conn, 0);
         Ok(HelloOk { node: "final".to_owned(), window_bytes: 0, known_epoch: 0, retired: 0 })
     }
 
     fn closed(&mut self, _cx: &mut Cx<'_>, conn: u64) {
         self.conns.remove(&conn);
+        self.told.remove(&conn);
     }
 
     fn frame(&mut self, cx: &mut Cx<'_>, from: Port, frame: Frame) -> Result<(), &'static str> {
@@ -455,6 +368,11 @@ impl Node for FinalNode {
                 self.inputs[lane].push_back((conn, flush));
                 self.work(cx);
             }
+            (Port::Conn(_), Frame::Rules(told)) => {
+                if self.book.learn(cx, &told, true).is_some() {
+                    self.rules = file::remembering(&cx.setup.files, self.book.file, self.book.former());
+                }
+            }
             (Port::Conn(_), Frame::Watermark(watermark)) => self.watermarks.note(cx.now, watermark),
             _ => return Err("frame that a final node does not take"),
         }
@@ -466,6 +384,9 @@ impl Node for FinalNode {
     }
 
     fn pump(&mut self, cx: &mut Cx<'_>) {
+        for (conn, told) in &mut self.told {
+            self.book.tell(cx, Port::Conn(*conn), told);
+        }
         for (to, reply) in std::mem::take(&mut self.answers) {
             if self.conns.contains_key(&to) {
                 cx.say(Port::Conn(to), Frame::FlushReply(reply));

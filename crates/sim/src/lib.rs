@@ -11,10 +11,12 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a shell ends a link that says any frame which it does not take")]
 #![allow(missing_debug_implementations, reason = "the machines inside are not for printing; `trace` says what happens")]
 
+pub mod book;
 pub mod check;
 pub mod coverage;
 pub mod disk;
 pub mod faults;
+pub mod file;
 pub mod finals;
 pub mod lines;
 pub mod live;

@@ -7,6 +7,9 @@ use engine::spill::{Content, Header, Why};
 
 use crate::setup::NodeId;
 
+/// Stores in any run.
+const STORES_MAX: usize = 2;
+
 /// Name and timestamp.
 pub type Key = (Vec<u8>, u32);
 
@@ -130,11 +133,14 @@ impl Lines {
             if *owed == Owed::Held && line.is_some_and(|line| line.node == node) {
                 let on_disk = self.on_disk.contains(&(*id, *store));
                 *owed = if on_disk { Owed::OnDisk } else { Owed::Doubtful };
-                self.unordered.insert((node, *store));
             }
         }
-        let stores: Vec<usize> = self.unsupported.iter().copied().chain(0..2).collect();
-        self.unordered.extend(stores.into_iter().map(|store| (node, store)));
+        self.is_copied(node);
+    }
+
+    /// A spill of this relay may come by another way, and later, than what it sends.
+    pub fn is_copied(&mut self, node: NodeId) {
+        self.unordered.extend((0..STORES_MAX).map(|store| (node, store)));
     }
 
     /// A relay's disk is gone, or an older one is back.

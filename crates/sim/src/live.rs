@@ -160,6 +160,10 @@ pub fn finished(cx: &mut Cx<'_>, header: &Header<'_>, store: Option<usize>, lost
     }
     match (header.content, kept) {
         (Content::Batch(id), _) if lost.is_none() => {
+            if cx.truth.is_dropped(id) {
+                cx.truth.visit("dropped out of the journal");
+                return;
+            }
             cx.truth.visit("settled by replay");
             if !cx.truth.is_durable(id) && !cx.truth.is_damaged(id) {
                 cx.truth.violated("INV-2", || format!("{id:?} was settled in the spill, and is not durable"));

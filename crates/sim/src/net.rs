@@ -202,9 +202,12 @@ impl World {
                 }
                 self.call(node, |process, cx| process.node().up(cx, link, &welcome));
             }
-            (false, ..) => {
+            (false, _, frame) => {
                 self.truth.visit("link refused");
                 self.close(conn, to, true);
+                if let (Frame::Refuse(reason), Some((node, Port::Link(link)))) = (frame, self.port_of(conn, to)) {
+                    self.call(node, |process, cx| process.node().refused(cx, link, reason));
+                }
             }
             (true, _, frame) => {
                 let Some((node, port)) = self.port_of(conn, to) else { return };
@@ -318,7 +321,10 @@ impl World {
 
     /// Links that are down are dialled again, when it is time.
     pub fn dial_again(&mut self, node: NodeId) {
-        let links: Vec<LinkId> = self.setup.dialed_by(node).filter(|link| !self.is_plain(*link)).collect();
+        let Some(process) = &mut self.hosts[node].process else { return };
+        let (process, setup) = (process.node(), &self.setup);
+        let is_wanted = |link: &LinkId| setup.links[*link].kind != LinkKind::Plain && process.dials(setup, *link);
+        let links: Vec<LinkId> = setup.dialed_by(node).filter(is_wanted).collect();
         for link in links {
             let dial = &mut self.dials[link];
             if dial.conn.is_none() && !dial.dialing && dial.next <= self.now {

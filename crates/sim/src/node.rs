@@ -1,10 +1,13 @@
 //! What a simulated process is to the world: it hears frames and time, and says frames. Shells only; decisions are in `engine`.
 
+use std::collections::BTreeSet;
+
 use engine::store_link;
 use engine::time::{Mono, UnixSeconds};
 use engine::wire::{Frame, Hello, HelloOk, RefuseReason};
 
 use crate::disk::Disk;
+use crate::file::FileId;
 use crate::rng::Rng;
 use crate::setup::{LinkId, NodeId, Setup};
 use crate::trace::Trace;
@@ -37,9 +40,15 @@ pub struct Cx<'w> {
     pub unix: UnixSeconds,
     pub rng: &'w mut Rng,
     pub setup: &'w Setup,
+    /// What the cluster file is now; read at a start.
+    pub file: FileId,
     pub truth: &'w mut Truth,
     pub trace: &'w mut Trace,
     pub disk: &'w mut Disk,
+    /// Senders that this node has heard are forgotten.
+    pub forgotten: &'w BTreeSet<u64>,
+    /// The partial nodes in this node's cluster file.
+    pub peers: &'w [usize],
     pub out: Vec<(Port, Frame)>,
     pub plain: Vec<(LinkId, Plain)>,
     /// Wake me then, with this tag.
@@ -61,6 +70,10 @@ pub trait Node {
     fn tick(&mut self, cx: &mut Cx<'_>);
     /// A time that it asked for has come.
     fn wake(&mut self, _cx: &mut Cx<'_>, _tag: u32) {}
+    /// Whether it dials this link.
+    fn dials(&self, _setup: &Setup, _link: LinkId) -> bool {
+        true
+    }
     /// Its greeting on a link that it dials.
     fn hello(&self, _setup: &Setup) -> Option<Hello> {
         None
@@ -74,6 +87,8 @@ pub trait Node {
     }
     /// A link that it dialled was welcomed.
     fn up(&mut self, _cx: &mut Cx<'_>, _link: LinkId, _welcome: &HelloOk) {}
+    /// A link that it dialled was not welcome.
+    fn refused(&mut self, _cx: &mut Cx<'_>, _link: LinkId, _reason: RefuseReason) {}
     /// A link that it dialled is gone.
     fn down(&mut self, _cx: &mut Cx<'_>, _link: LinkId) {}
     /// A connection that it accepted is gone.

@@ -27,7 +27,7 @@ pub fn expected(setup: &Setup, truth: &Truth) -> Lines {
     for (id, partition) in truth.included() {
         let Some(sealed) = truth.batches.get(&id) else { continue };
         for (index, point) in sealed.points.iter().enumerate() {
-            for (key, _) in setup.feeds[point.series].iter().filter(|(_, fed)| *fed == partition) {
+            for (key, _) in setup.files[sealed.file].feeds[point.series].iter().filter(|(_, fed)| *fed == partition) {
                 let interval = setup.rules.spec(key.rule).map_or(1, |spec| spec.interval);
                 let window = point.at - point.at % interval;
                 let order = (point.at, id.sender, id.epoch, id.seq, index);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::batch::{Batch, BatchId, Incarnation};
-use engine::fold::Folder;
+use engine::fold::{Folders, FormerRules};
 use engine::health::{self, Orders, Pool, Standing};
 use engine::partial_node::{Built, PartialNode, Settings, Work};
 use engine::time::Mono;
@@ -14,6 +14,7 @@ use engine::verdict::Verdict;
 use engine::watermarks::Watermarks;
 use engine::wire::{Class, Frame, Hello, HelloOk, Lane, PROTOCOL, RefuseReason, Role};
 
+use crate::book::Book;
 use crate::node::{Cx, Node, Port};
 use crate::setup::{LinkId, Setup};
 
@@ -23,7 +24,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Shard {
-    folder: Folder,
+    folder: Folders,
     live: VecDeque<Work>,
     replay: VecDeque<Work>,
     generation: u64,
@@ -34,6 +35,8 @@ pub struct PartialNodeShell {
     pub machine: PartialNode,
     pub pool: Pool,
     pub orders: Orders,
+    pub book: Book,
+    told: BTreeMap<LinkId, usize>,
     who: Incarnation,
     shards: Vec<Shard>,
     flushed: Mono,
@@ -54,7 +57,7 @@ impl PartialNodeShell {
     /// A process begins, with nothing.
     pub fn start(cx: &mut Cx<'_>) -> PartialNodeShell {
         let settings = Settings {
-            versions: cx.setup.versions,
+            versions: cx.setup.files[cx.file].versions,
             partitions: cx.setup.partitions,
             owners: cx.setup.owners.clone(),
             shards: SHARDS,
@@ -77,6 +80,8 @@ impl PartialNodeShell {
             machine: PartialNode::new(settings),
             orders: pool.orders(),
             pool,
+            book: Book::blank(cx),
+            told: BTreeMap::new(),
             who: Incarnation { sender: 0, epoch: 0, nonce: cx.rng.number() },
             shards: Vec::new(),
             flushed: cx.now,
@@ -86,7 +91,7 @@ impl PartialNodeShell {
             links_up: BTreeMap::new(),
         };
         for shard in 0..SHARDS {
-            node.shards.push(shard_of(cx.setup, 1));
+            node.shards.push(node.new_shard(cx.setup, 1));
             node.machine.shard_started(shard, 1, None);
         }
         node
@@ -95,6 +100,17 @@ impl PartialNodeShell {
     /// The highest epoch of a sender that was heard of lately.
     pub fn epoch_of(&self, sender: u64) -> u32 {
         self.watermarks.epoch_of(sender)
+    }
+
+    fn known(&self, setup: &Setup) -> FormerRules {
+        let file = |file: &usize| (setup.files[*file].versions.rules, Arc::clone(&setup.files[*file].rules));
+        self.book.former().iter().map(file).collect()
+    }
+
+    fn new_shard(&self, setup: &Setup, generation: u64) -> Shard {
+        let rules = Arc::clone(&setup.files[self.book.file].rules);
+        let folder = Folders::new(rules, Arc::new(self.known(setup)), setup.partitions);
+        Shard { folder, live: VecDeque::new(), replay: VecDeque::new(), generation }
     }
 
     fn hand_out(&mut self) {
@@ -108,9 +124,13 @@ impl PartialNodeShell {
     }
 
     /// Shards fold what waits: live first (INV-5).
-    fn fold(&mut self) {
+    fn fold(&mut self, setup: &Setup) {
+        let known = Arc::new(self.known(setup));
         for shard in &mut self.shards {
             while let Some(work) = shard.live.pop_front().or_else(|| shard.replay.pop_front()) {
+                if !shard.folder.knows(&work.batch) {
+                    shard.folder.learn(Arc::clone(&known));
+                }
                 shard.folder.fold(&work.batch, work.partitions, work.lane);
             }
         }
@@ -141,7 +161,7 @@ impl PartialNodeShell {
         let generation = self.shards[index].generation + 1;
         // What it worked on is the oldest that waits; it dies of it at most once, so that nothing becomes poison.
         let with: Option<BatchId> = self.shards[index].live.front().filter(|_| in_hand).map(|work| work.batch.id());
-        self.shards[index] = shard_of(cx.setup, generation);
+        self.shards[index] = self.new_shard(cx.setup, generation);
         self.machine.shard_started(index, generation, with);
         self.hand_out();
     }
@@ -183,14 +203,9 @@ impl PartialNodeShell {
     }
 }
 
-fn shard_of(setup: &Setup, generation: u64) -> Shard {
-    let folder = Folder::new(Arc::clone(&setup.rules), setup.partitions);
-    Shard { folder, live: VecDeque::new(), replay: VecDeque::new(), generation }
-}
-
 impl Node for PartialNodeShell {
     fn tick(&mut self, cx: &mut Cx<'_>) {
-        self.fold();
+        self.fold(cx.setup);
         if cx.now.since(self.flushed) >= FLUSH {
             self.flushed = cx.now;
             self.flush(cx);
@@ -206,7 +221,7 @@ impl Node for PartialNodeShell {
             cluster: "sim".to_owned(),
             node: "partial".to_owned(),
             incarnation: self.who,
-            versions: setup.versions,
+            versions: setup.files[self.book.file].versions,
             partitions: setup.partitions,
         })
     }
@@ -222,6 +237,14 @@ impl Node for PartialNodeShell {
                 && conn.who.sender == hello.incarnation.sender
                 && conn.who.nonce != hello.incarnation.nonce
         };
+        let version = hello.versions.rules;
+        if class == Class::Live && !self.book.knows(&cx.setup.files, version) {
+            cx.truth.visit("newer rules refused");
+            return Err(RefuseReason::Versions);
+        }
+        if class == Class::Live && cx.forgotten.contains(&hello.incarnation.sender) {
+            return Err(RefuseReason::Forgotten);
+        }
         if class == Class::Live && self.conns.values().find(other).is_some() {
             return Err(RefuseReason::DuplicateSender);
         }
@@ -238,6 +261,7 @@ impl Node for PartialNodeShell {
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, _welcome: &HelloOk) {
         let owner = cx.setup.links[link].index;
         self.watermark_at.remove(&link);
+        self.told.remove(&link);
         self.links_up.insert(link, true);
         self.machine.owner_connected(owner);
         self.pool.link_up(cx.now, owner);
@@ -261,6 +285,9 @@ impl Node for PartialNodeShell {
         match (from, frame) {
             (Port::Conn(conn), Frame::Batch { attempt, class, bytes }) => {
                 let Ok(batch) = Batch::decode(bytes) else { return Err("a damaged batch") };
+                if batch.header().versions.rules != cx.setup.files[self.book.file].versions.rules {
+                    cx.truth.visit("batch of former rules");
+                }
                 let own = self.conns.get(&conn).map_or(Class::Live, |conn| conn.class);
                 self.machine.batch(conn, batch, attempt, own.max(class));
                 self.hand_out();
@@ -274,6 +301,11 @@ impl Node for PartialNodeShell {
                 self.pool.verdict(cx.now, cx.setup.links[link].index, verdict);
             }
             (Port::Link(_), Frame::Drain) => {}
+            (_, Frame::Rules(bytes)) => {
+                if let Some(file) = self.book.learn(cx, &bytes, false) {
+                    self.machine.know_rules(cx.setup.files[file].versions.rules);
+                }
+            }
             _ => return Err("frame that a partial node does not take"),
         }
         Ok(())
@@ -298,10 +330,12 @@ impl Node for PartialNodeShell {
         for link in links {
             if self.watermark_at.get(&link).is_none_or(|at| cx.now.since(*at) >= SECOND) {
                 self.watermark_at.insert(link, cx.now);
-                for watermark in self.watermarks.latest(cx.now) {
+                let latest = self.watermarks.latest(cx.now);
+                for watermark in latest.into_iter().filter(|watermark| !cx.forgotten.contains(&watermark.sender)) {
                     cx.say(Port::Link(link), Frame::Watermark(watermark));
                 }
             }
+            self.book.tell(cx, Port::Link(link), self.told.entry(link).or_default());
             while let Some(flush) = self.machine.next_flush(cx.now, cx.setup.links[link].index) {
                 let frame = Frame::Flush(flush.clone());
                 cx.say(Port::Link(link), frame);

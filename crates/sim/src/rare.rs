@@ -1,26 +1,51 @@
 //! Faults that are drawn apart, each kind by a generator of its own: a new kind changes nothing in the runs that do not have it.
 //! Each strikes a part of the runs, a few times.
 
-use crate::faults::{DiskTrouble, Fault, Planned};
+use crate::faults::{DiskTrouble, Fault, Forgets, Planned};
 use crate::rng::Rng;
-use crate::setup::{LinkId, LinkKind, NodeId, Role, Setup};
+use crate::setup::{LinkId, LinkKind, NodeId, Role, Setup, Spares};
+
+const CLONE: Kind = Kind { salt: 0x00c1_07e5, percent: 10, most: 1, draw: clone };
+const KINDS: [Kind; 7] = [
+    Kind { salt: 0x00a1_1c07, percent: 15, most: 3, draw: kill_then_power },
+    Kind { salt: 0x00f0_96e7, percent: 10, most: 2, draw: forget },
+    CLONE,
+    Kind { salt: 0x0f11_e000, percent: 20, most: 3, draw: new_file },
+    Kind { salt: 0x0051_0ead, percent: 20, most: 3, draw: slow_reader },
+    Kind { salt: 0x002e_9ea7, percent: 15, most: 3, draw: repeat },
+    Kind { salt: 0x002e_adee, percent: 15, most: 3, draw: read_error },
+];
+
+struct Kind {
+    salt: u64,
+    /// Of the runs.
+    percent: u64,
+    /// In one run.
+    most: u64,
+    draw: fn(&mut Rng, &Setup) -> Fault,
+}
+
+impl Kind {
+    /// Its generator, if it is in this run.
+    fn of(&self, seed: u64) -> Option<Rng> {
+        let mut rng = Rng::new(seed ^ self.salt);
+        rng.percent(self.percent).then_some(rng)
+    }
+}
+
+/// The nodes that the kinds of this run need.
+pub fn spares(seed: u64) -> Spares {
+    Spares { relay: CLONE.of(seed).is_some(), partial: false }
+}
 
 /// Draws them all, in `from..until` (milliseconds).
 pub fn schedule(seed: u64, setup: &Setup, from: u64, until: u64) -> Vec<Planned> {
-    let kinds: [(u64, u64, Draw); 4] = [
-        (0x00a1_1c07, 15, kill_then_power),
-        (0x0051_0ead, 20, slow_reader),
-        (0x002e_9ea7, 15, repeat),
-        (0x002e_adee, 15, read_error),
-    ];
     let mut planned = Vec::new();
-    for (salt, percent, draw) in kinds {
-        let mut rng = Rng::new(seed ^ salt);
-        if rng.percent(percent) {
-            for _ in 0..rng.range(1, 3) {
-                let at_ms = rng.range(from, until - 1);
-                planned.push(Planned { at_ms, fault: draw(&mut rng, setup) });
-            }
+    for kind in &KINDS {
+        let Some(mut rng) = kind.of(seed) else { continue };
+        for _ in 0..rng.range(1, kind.most) {
+            let at_ms = rng.range(from, until - 1);
+            planned.push(Planned { at_ms, fault: (kind.draw)(&mut rng, setup) });
         }
     }
     planned
@@ -32,11 +57,9 @@ pub fn raw(seed: u64) -> Option<Rng> {
     rng.percent(50).then_some(rng)
 }
 
-type Draw = fn(&mut Rng, &Setup) -> Fault;
-
 /// One of the nodes of this kind.
 fn some(rng: &mut Rng, setup: &Setup, wanted: impl Fn(&Role) -> bool) -> NodeId {
-    let nodes: Vec<NodeId> = (0..setup.nodes.len()).filter(|node| wanted(&setup.nodes[*node])).collect();
+    let nodes: Vec<NodeId> = (0..setup.regular).filter(|node| wanted(&setup.nodes[*node])).collect();
     rng.pick(&nodes)
 }
 
@@ -57,7 +80,7 @@ fn slow_reader(rng: &mut Rng, setup: &Setup) -> Fault {
 fn repeat(rng: &mut Rng, setup: &Setup) -> Fault {
     let with_batches =
         |link: &LinkId| matches!(setup.links[*link].kind, LinkKind::Up | LinkKind::Down | LinkKind::Send);
-    let links: Vec<LinkId> = (0..setup.links.len()).filter(with_batches).collect();
+    let links: Vec<LinkId> = (0..setup.regular_links).filter(with_batches).collect();
     Fault::Repeat { link: rng.pick(&links), ms: rng.range(100, 4_000) }
 }
 
@@ -65,4 +88,22 @@ fn repeat(rng: &mut Rng, setup: &Setup) -> Fault {
 fn read_error(rng: &mut Rng, setup: &Setup) -> Fault {
     let node = some(rng, setup, |role| matches!(role, Role::Relay(_) | Role::Final(_)));
     Fault::Disk { node, nth: rng.range(1, 9), writes: rng.range(1, 3), kind: DiskTrouble::Read }
+}
+
+/// Any file, also an older one again.
+fn new_file(rng: &mut Rng, setup: &Setup) -> Fault {
+    Fault::File { file: rng.index(setup.files.len()), order: rng.number() }
+}
+
+/// A relay that never comes back, or does after all.
+fn forget(rng: &mut Rng, setup: &Setup) -> Fault {
+    let node = some(rng, setup, |role| matches!(role, Role::Relay(_)));
+    let ms = rng.range(300, 30_000);
+    let how = rng.pick(&[Forgets::AtWork, Forgets::ForEver, Forgets::ComesBack { ms }, Forgets::Replaced { ms }]);
+    Fault::Forget { node, how }
+}
+
+/// A second machine with a copy of a relay's disk.
+fn clone(rng: &mut Rng, setup: &Setup) -> Fault {
+    Fault::Clone { node: some(rng, setup, |role| matches!(role, Role::Relay(_))) }
 }

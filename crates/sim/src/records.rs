@@ -33,7 +33,10 @@ pub fn note_record(cx: &mut Cx<'_>, bytes: &[u8]) {
     };
     let included = match record.body {
         record::Body::Flush(flush) => flush.groups.into_iter().flat_map(|group| group.included).collect(),
-        record::Body::Retired { .. } => Vec::new(),
+        record::Body::Retired { sender, floor } => {
+            cx.truth.retired(record.partition, record.number, sender, floor);
+            Vec::new()
+        }
     };
     cx.truth.appended(record.partition, record.number, included);
 }

@@ -11,6 +11,7 @@ use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 
+use crate::book::Book;
 use crate::live::Live;
 use crate::node::{Cx, Node, Port};
 use crate::raw::RawLines;
@@ -20,6 +21,8 @@ use crate::truth::{Fate, Point};
 
 const WRITES_PER_PUMP: usize = 64;
 const SECOND: Duration = Duration::from_secs(1);
+/// As in the relay's shell: a refusal that lasts longer is meant.
+const BELIEVED_AFTER: Duration = Duration::from_secs(6);
 
 struct Lane {
     builder: Builder,
@@ -35,6 +38,9 @@ pub struct RelayNode {
     pub spill: Spiller,
     pub raw: RawLines,
     pub who: Incarnation,
+    pub book: Book,
+    told: BTreeMap<LinkId, usize>,
+    peers: Vec<usize>,
     lanes: BTreeMap<PartitionSet, Lane>,
     /// What the machine has to answer for, as the simulator saw it.
     pub held: BTreeSet<BatchId>,
@@ -43,24 +49,36 @@ pub struct RelayNode {
     watermark_at: BTreeMap<LinkId, Mono>,
     up: BTreeSet<LinkId>,
     round_at: Mono,
+    /// Since when which peer refuses it as a second one of its sender; see the relay's `doubt`.
+    refused: BTreeMap<usize, Mono>,
+    forgotten: bool,
+}
+
+/// What the aggregators know of a relay that starts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// The highest epoch; zero if there is none.
+    pub epoch: u32,
+    pub is_forgotten: bool,
 }
 
 impl RelayNode {
-    /// A process begins. `known`: the highest epoch of this sender that the aggregators have said.
-    pub fn start(cx: &mut Cx<'_>, known: u32) -> RelayNode {
+    /// A process begins.
+    pub fn start(cx: &mut Cx<'_>, known: Known) -> RelayNode {
         let (sender, epoch) = match cx.disk.identity {
             None => (cx.rng.number(), cx.unix.0),
             // No epoch is left after four thousand million seconds; runs are shorter.
-            Some((sender, epoch)) => (sender, engine::batch::next_epoch(epoch, known, cx.unix).unwrap_or(epoch)),
+            Some((sender, epoch)) => (sender, engine::batch::next_epoch(epoch, known.epoch, cx.unix).unwrap_or(epoch)),
         };
         cx.disk.identity = Some((sender, epoch));
         let who = Incarnation { sender, epoch, nonce: cx.rng.number() };
         let tunables = &cx.setup.tunables;
+        let names: Vec<String> = cx.peers.iter().map(|peer| cx.setup.peers[*peer].clone()).collect();
         let settings = Settings {
             incarnation: who,
-            versions: cx.setup.versions,
+            versions: cx.setup.files[cx.file].versions,
             partitions: cx.setup.partitions,
-            peers: cx.setup.peers.clone(),
+            peers: names.clone(),
             ack_timeout: Duration::from_secs(3),
             retain_bytes: tunables.retain_bytes,
             journal: tunables.journal,
@@ -74,7 +92,7 @@ impl RelayNode {
             floor_percent: 50,
             max_ejected_percent: 20,
         };
-        let pool = Pool::new(health, cx.setup.peers.clone(), cx.now);
+        let pool = Pool::new(health, names, cx.now);
         RelayNode {
             machine: Relay::new(settings, cx.now),
             orders: pool.orders(),
@@ -82,6 +100,9 @@ impl RelayNode {
             spill: Spiller::new(who),
             raw: RawLines::new(cx, epoch),
             who,
+            book: Book::open(cx),
+            told: BTreeMap::new(),
+            peers: cx.peers.to_vec(),
             lanes: BTreeMap::new(),
             held: BTreeSet::new(),
             owed: 0,
@@ -89,6 +110,8 @@ impl RelayNode {
             watermark_at: BTreeMap::new(),
             up: BTreeSet::new(),
             round_at: Mono::ZERO,
+            refused: BTreeMap::new(),
+            forgotten: known.is_forgotten,
         }
     }
 
@@ -96,6 +119,9 @@ impl RelayNode {
     pub fn input(&mut self, cx: &mut Cx<'_>) {
         if !self.machine.accepts(cx.now) || !self.raw.accepts(cx.now) {
             cx.truth.visit("clients wait");
+            return;
+        }
+        if self.is_in_doubt(cx) {
             return;
         }
         for _ in 0..cx.rng.range(1, 6) {
@@ -111,8 +137,20 @@ impl RelayNode {
         self.account(cx);
     }
 
+    /// It must take no points: it is forgotten, or a second one of its sender.
+    fn is_in_doubt(&self, cx: &mut Cx<'_>) -> bool {
+        if self.forgotten {
+            cx.truth.visit("relay is forgotten");
+        }
+        let is_second = self.refused.values().any(|since| cx.now.since(*since) >= BELIEVED_AFTER);
+        if is_second {
+            cx.truth.visit("relay is a second one");
+        }
+        self.forgotten || is_second
+    }
+
     fn append(&mut self, cx: &mut Cx<'_>, point: Point) {
-        let fed = cx.setup.feeds[point.series].iter();
+        let fed = cx.setup.files[self.book.file].feeds[point.series].iter();
         let set = fed.fold(PartitionSet::default(), |set, (_, partition)| set.with(*partition));
         let now = cx.now;
         let lane = self.lanes.entry(set).or_insert_with(|| Lane {
@@ -132,7 +170,7 @@ impl RelayNode {
             let Some(lane) = self.lanes.remove(&set) else { continue };
             self.owed += lane.points.len() as u64;
             if let Some(id) = self.machine.seal(cx.now, lane.builder) {
-                cx.truth.sealed(id, lane.points, set);
+                cx.truth.sealed(id, lane.points, set, self.book.file);
                 self.held.insert(id);
             }
         }
@@ -217,8 +255,9 @@ impl RelayNode {
         self.machine.set_eligible(cx.now, &eligible);
     }
 
-    fn peer(cx: &Cx<'_>, link: LinkId) -> usize {
-        cx.setup.links[link].index
+    /// The place of a link's partial node in the list that this process has read.
+    fn peer(&self, cx: &Cx<'_>, link: LinkId) -> Option<usize> {
+        self.peers.iter().position(|peer| *peer == cx.setup.links[link].index)
     }
 
     /// A panic inside the machine, put right.
@@ -247,6 +286,10 @@ impl Node for RelayNode {
         self.account(cx);
     }
 
+    fn dials(&self, setup: &Setup, link: LinkId) -> bool {
+        self.peers.contains(&setup.links[link].index)
+    }
+
     fn hello(&self, setup: &Setup) -> Option<Hello> {
         Some(Hello {
             protocol: PROTOCOL,
@@ -254,7 +297,7 @@ impl Node for RelayNode {
             cluster: "sim".to_owned(),
             node: "relay".to_owned(),
             incarnation: self.who,
-            versions: setup.versions,
+            versions: setup.files[self.book.file].versions,
             partitions: setup.partitions,
         })
     }
@@ -269,16 +312,30 @@ impl Node for RelayNode {
     }
 
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, welcome: &HelloOk) {
-        let peer = RelayNode::peer(cx, link);
+        let Some(peer) = self.peer(cx, link) else { return };
         self.watermark_at.remove(&link);
+        self.told.remove(&link);
         self.up.insert(link);
+        self.refused.remove(&peer);
         self.machine.link_up(cx.now, peer, welcome.window_bytes);
         self.pool.link_up(cx.now, peer);
         self.decided(cx);
     }
 
+    fn refused(&mut self, cx: &mut Cx<'_>, link: LinkId, reason: RefuseReason) {
+        match reason {
+            RefuseReason::Forgotten => self.forgotten = true,
+            RefuseReason::DuplicateSender => {
+                if let Some(peer) = self.peer(cx, link) {
+                    self.refused.entry(peer).or_insert(cx.now);
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn down(&mut self, cx: &mut Cx<'_>, link: LinkId) {
-        let peer = RelayNode::peer(cx, link);
+        let Some(peer) = self.peer(cx, link) else { return };
         self.up.remove(&link);
         self.machine.link_down(cx.now, peer);
         self.pool.link_down(cx.now, peer);
@@ -298,12 +355,17 @@ impl Node for RelayNode {
             }
             Port::Link(link) => link,
         };
-        let peer = RelayNode::peer(cx, link);
+        let Some(peer) = self.peer(cx, link) else { return Err("a frame of a link that is not dialled") };
         match frame {
             Frame::Durable(durable) => self.machine.durable(cx.now, peer, &durable),
             Frame::Nack { id, reason } => {
                 cx.truth.visit(reason.as_str());
+                let held = self.machine.holds(id);
                 self.machine.nack(cx.now, peer, id, reason);
+                // Counted here as dropped, also if a journal has it: that is settled without a word.
+                if held && !self.machine.holds(id) {
+                    cx.truth.set_fate(id, Fate::Dropped);
+                }
             }
             Frame::Verdict(verdict) => {
                 self.pool.verdict(cx.now, peer, verdict);
@@ -326,11 +388,9 @@ impl Node for RelayNode {
 
     fn pump(&mut self, cx: &mut Cx<'_>) {
         for link in cx.setup.dialed_by(cx.me) {
-            let peer = RelayNode::peer(cx, link);
-            if !self.up.contains(&link) {
-                continue;
-            }
+            let Some(peer) = self.peer(cx, link).filter(|_| self.up.contains(&link)) else { continue };
             let port = Port::Link(link);
+            self.book.tell(cx, port, self.told.entry(link).or_default());
             if self.watermark_at.get(&link).is_none_or(|at| cx.now.since(*at) >= SECOND) {
                 self.watermark_at.insert(link, cx.now);
                 let open = self.lanes.values().filter_map(|lane| lane.builder.min_ts()).min();

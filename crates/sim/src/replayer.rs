@@ -12,6 +12,7 @@ use engine::time::Mono;
 use engine::verdict::Verdict;
 use engine::wire::{Class, Frame, Hello, HelloOk, PROTOCOL, Role};
 
+use crate::file::FileId;
 use crate::node::{Cx, Node, Port};
 use crate::rng::Rng;
 use crate::sender::{self, Sender};
@@ -25,7 +26,9 @@ pub struct ReplayerNode {
     pub pool: Pool,
     pub orders: Orders,
     controller: Controller,
+    pub file: FileId,
     who: Incarnation,
+    peers: Vec<usize>,
     plan: Plan,
     debt: Debt,
     paying: Option<Key>,
@@ -41,8 +44,9 @@ impl ReplayerNode {
     pub fn start(cx: &mut Cx<'_>) -> ReplayerNode {
         let plan = Plan { floor: 50, start: Start::Rate, large_points: 1 << 40, replayers: 1 };
         let control = Control::new(cx.setup.tunables.replay_rate, true);
+        let names: Vec<String> = cx.peers.iter().map(|peer| cx.setup.peers[*peer].clone()).collect();
         let stores = cx.setup.raw.as_ref().map(|raw| raw.names.clone()).unwrap_or_default();
-        let settings = Settings { sources: cx.setup.relays.clone(), receivers: cx.setup.peers.clone(), stores };
+        let settings = Settings { sources: cx.setup.relays.clone(), receivers: names.clone(), stores };
         let bounds = control.bounds(&plan);
         let health = health::Settings {
             kind: health::Kind::Free,
@@ -53,13 +57,15 @@ impl ReplayerNode {
             floor_percent: 50,
             max_ejected_percent: 20,
         };
-        let pool = Pool::new(health, cx.setup.peers.clone(), cx.now);
+        let pool = Pool::new(health, names, cx.now);
         ReplayerNode {
             machine: Replay::new(settings, plan, control),
+            file: cx.file,
             orders: pool.orders(),
             pool,
             controller: Controller::new(bounds, bounds.ceiling),
             who: Incarnation { sender: 0, epoch: 0, nonce: cx.rng.number() },
+            peers: cx.peers.to_vec(),
             plan,
             debt: Debt::default(),
             paying: None,
@@ -129,8 +135,11 @@ impl ReplayerNode {
         }
     }
 
-    fn kind(cx: &Cx<'_>, link: LinkId) -> (LinkKind, usize) {
-        (cx.setup.links[link].kind, cx.setup.links[link].index)
+    /// What a link is for, and the machine's number for who is at its other end.
+    fn kind(&self, cx: &Cx<'_>, link: LinkId) -> (LinkKind, usize) {
+        let of = &cx.setup.links[link];
+        let place = self.peers.iter().position(|peer| *peer == of.index).unwrap_or(usize::MAX);
+        (of.kind, if of.kind == LinkKind::Send { place } else { of.index })
     }
 
     fn look_at_pool(&mut self, cx: &mut Cx<'_>) {
@@ -160,6 +169,10 @@ impl Node for ReplayerNode {
         }
     }
 
+    fn dials(&self, setup: &Setup, link: LinkId) -> bool {
+        setup.links[link].kind != LinkKind::Send || self.peers.contains(&setup.links[link].index)
+    }
+
     fn hello(&self, setup: &Setup) -> Option<Hello> {
         Some(Hello {
             protocol: PROTOCOL,
@@ -167,14 +180,14 @@ impl Node for ReplayerNode {
             cluster: "sim".to_owned(),
             node: "replayer-1".to_owned(),
             incarnation: self.who,
-            versions: setup.versions,
+            versions: setup.files[self.file].versions,
             partitions: setup.partitions,
         })
     }
 
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, welcome: &HelloOk) {
         self.up.insert(link, ());
-        match ReplayerNode::kind(cx, link) {
+        match self.kind(cx, link) {
             (LinkKind::Borrow, source) => self.machine.source_up(source, welcome.known_epoch),
             (_, receiver) => {
                 self.machine.receiver_up(cx.now, receiver, welcome.window_bytes);
@@ -186,7 +199,7 @@ impl Node for ReplayerNode {
 
     fn down(&mut self, cx: &mut Cx<'_>, link: LinkId) {
         self.up.remove(&link);
-        match ReplayerNode::kind(cx, link) {
+        match self.kind(cx, link) {
             (LinkKind::Borrow, source) => self.machine.source_down(source),
             (_, receiver) => {
                 self.machine.receiver_down(receiver);
@@ -198,7 +211,7 @@ impl Node for ReplayerNode {
 
     fn frame(&mut self, cx: &mut Cx<'_>, from: Port, frame: Frame) -> Result<(), &'static str> {
         let Port::Link(link) = from else { return Err("nobody dials a replayer") };
-        let (kind, index) = ReplayerNode::kind(cx, link);
+        let (kind, index) = self.kind(cx, link);
         match (kind, frame) {
             (LinkKind::Borrow, Frame::Leased(leased)) => self.machine.leased(cx.now, index, leased),
             (LinkKind::Borrow, Frame::LeaseEnd(end)) => self.machine.lease_end(cx.now, index, end),
@@ -233,7 +246,7 @@ impl Node for ReplayerNode {
         let links: Vec<LinkId> = self.up.keys().copied().collect();
         for link in links {
             let port = Port::Link(link);
-            match ReplayerNode::kind(cx, link) {
+            match self.kind(cx, link) {
                 (LinkKind::Borrow, source) => {
                     for done in self.machine.take_done(source) {
                         cx.say(port, Frame::Done(done));

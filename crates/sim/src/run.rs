@@ -10,6 +10,7 @@ use crate::faults::{self, Fault, Planned};
 use crate::oracle::Lines;
 use crate::rare;
 use crate::rng::Rng;
+use crate::setup::Spares;
 use crate::world::{Event, Process, World};
 
 /// Faults begin when links are up.
@@ -56,7 +57,9 @@ pub struct Report {
 
 /// Runs one seed. A panic anywhere is a violation.
 pub fn run(plan: &Plan) -> Report {
-    let mut world = World::new(plan.seed, plan.verbose, plan.old);
+    let spares = if plan.old || plan.calm { Spares::default() } else { rare::spares(plan.seed) };
+    let raw = if plan.old { None } else { rare::raw(plan.seed) };
+    let mut world = World::new(plan.seed, plan.verbose, spares, raw);
     let schedule = schedule(plan, &world);
     world.truth.allowed = faults::allowed(&schedule);
     let ended = catch_unwind(AssertUnwindSafe(|| drive(&mut world, &schedule)));
@@ -149,10 +152,11 @@ fn old_disk_comes_back(world: &mut World, heal_at: Mono) -> bool {
 
 /// Who is not done yet.
 fn noise(world: &mut World) -> Option<String> {
-    let (names, rules) = (&world.setup.names, &world.setup.rules);
+    let names = &world.setup.names;
     for (node, host) in world.hosts.iter_mut().enumerate() {
         let name = &names[node];
         let is_loud = match &mut host.process {
+            None if host.gone => None,
             None => Some("is down".to_owned()),
             Some(Process::Relay(relay)) if !relay.raw.is_quiet() => Some("holds raw lines".to_owned()),
             Some(Process::Relay(relay)) => match (relay.machine.held().1, relay.spill.pending()) {
@@ -164,7 +168,7 @@ fn noise(world: &mut World) -> Option<String> {
                 let held = partial.machine.books().in_flight;
                 (held > 0).then(|| format!("holds {held} points"))
             }
-            Some(Process::Final(node)) => (!node.is_quiet(rules)).then(|| "emits".to_owned()),
+            Some(Process::Final(node)) => (!node.is_quiet()).then(|| "emits".to_owned()),
             Some(Process::Replayer(_) | Process::Store(_)) => None,
         };
         if let Some(what) = is_loud {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::batch::Versions;
 use engine::pattern::Selector;
 use engine::pool;
 use engine::ring::{Ring, RingKind, StoreAddress, StoreSpec};
 use engine::route::{RouteSpec, RouteTable, Target};
-use engine::rule::{Function, OutputKey, RuleSet, RuleSpec, partition_of};
+use engine::rule::RuleSet;
 
+use crate::file::{self, File};
 use crate::rng::Rng;
 
 /// Which node; an index into [`Setup::nodes`].
@@ -55,10 +55,16 @@ pub enum LinkKind {
 #[derive(Debug)]
 pub struct Setup {
     pub nodes: Vec<Role>,
+    /// So many are there from the beginning; behind them stand spare ones, which a fault puts up.
+    pub regular: usize,
     pub names: Vec<String>,
     pub links: Vec<Link>,
+    /// What the cluster file says, one after the other.
+    pub files: Vec<File>,
+    /// The outputs of all of them.
+    /// So many are between regular nodes; those of spare ones stand behind them.
+    pub regular_links: usize,
     pub rules: Arc<RuleSet>,
-    pub versions: Versions,
     pub partitions: u16,
     /// For each partition the index of its final node.
     pub owners: Vec<usize>,
@@ -69,8 +75,6 @@ pub struct Setup {
     pub rings: Vec<Ring>,
     /// Names of the series that clients send.
     pub series: Vec<String>,
-    /// What each series feeds: key and partition.
-    pub feeds: Vec<Vec<(OutputKey, u16)>>,
     pub tunables: Tunables,
     /// `None`: no raw lines in this run.
     pub raw: Option<Raw>,
@@ -84,8 +88,15 @@ pub struct Raw {
     pub retain_bytes: u64,
     /// For each store what the spill calls it.
     pub names: Vec<String>,
-    /// For each relay and series of its clients the stores that its route and ring name.
+    /// For each relay, a spare one included, and series of its clients the stores that its route and ring name.
     pub to: Vec<Vec<Vec<usize>>>,
+}
+
+/// Nodes that are not there from the beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spares {
+    pub relay: bool,
+    pub partial: bool,
 }
 
 /// Numbers that a seed draws: small ones make rare paths common.
@@ -164,7 +175,7 @@ impl Raw {
         Raw {
             retain_bytes: rng.pick(&[1 << 10, 4 << 10, 1 << 20]),
             names,
-            to: (0..RELAYS).map(|relay| (0..RAW_SERIES).map(|series| to(relay, series)).collect()).collect(),
+            to: (0..=RELAYS).map(|relay| (0..RAW_SERIES).map(|series| to(relay, series)).collect()).collect(),
             seed: rng.number(),
         }
     }
@@ -179,7 +190,7 @@ impl Setup {
     ///
     /// # Panics
     /// When our own rules do not compile.
-    pub fn new(rng: &mut Rng, raw: Option<Rng>) -> Setup {
+    pub fn new(rng: &mut Rng, spares: Spares, raw: Option<Rng>) -> Setup {
         let stores = rng.pick(&[1, 2]);
         let mut nodes = Vec::new();
         nodes.extend((0..RELAYS).map(Role::Relay));
@@ -187,6 +198,10 @@ impl Setup {
         nodes.extend((0..FINALS).map(Role::Final));
         nodes.push(Role::Replayer);
         nodes.extend((0..stores).map(Role::Store));
+        let regular = nodes.len();
+        let regular_links = links(&nodes, raw.is_some()).len();
+        nodes.extend(spares.relay.then_some(Role::Relay(RELAYS)));
+        nodes.extend(spares.partial.then_some(Role::Partial(PARTIALS)));
         let names: Vec<String> = nodes.iter().map(|role| name(*role)).collect();
         let of = |wanted: fn(&Role) -> bool| -> Vec<String> {
             nodes.iter().zip(&names).filter(|(role, _)| wanted(role)).map(|(_, name)| name.clone()).collect()
@@ -195,27 +210,22 @@ impl Setup {
         let finals = of(|role| matches!(role, Role::Final(_)));
         let relays = of(|role| matches!(role, Role::Relay(_)));
         let partitions = rng.pick(&[1, 3, 4]);
-        let rules = RuleSet::compile(&specs(stores)).unwrap_or_else(|errors| panic!("our own rules: {errors:?}"));
         let owners = pool::assign(partitions, &finals, &vec![true; finals.len()]);
         let owners = owners.into_iter().flatten().collect();
-        let versions = Versions { rules: rules.version(), map: pool::map_version(partitions, &finals) };
         let series: Vec<String> =
             (0..4).flat_map(|app| (0..3).map(move |host| format!("app.a{app}.h{host}.req"))).collect();
-        let feed = |name: &String| {
-            let mut keys = Vec::new();
-            rules.outputs(name.as_bytes(), &mut keys);
-            keys.into_iter().map(|key| (key.clone(), partition_of(&key, partitions))).collect()
-        };
+        let (files, rules) = file::all(&series, stores, partitions, &finals);
         Setup {
-            feeds: series.iter().map(feed).collect(),
             rings: (0..stores).map(|_| ring()).collect(),
             tunables: Tunables::draw(rng),
-            links: links(&nodes, raw.is_some()),
+            links: with_spares(&nodes, regular, raw.is_some()),
+            regular_links,
+            regular,
             raw: raw.map(|rng| Raw::draw(rng, stores)),
             nodes,
             names,
-            rules: Arc::new(rules),
-            versions,
+            files,
+            rules,
             partitions,
             owners,
             peers,
@@ -229,6 +239,16 @@ impl Setup {
     /// The store that a spill's destination is of.
     pub fn store_of(&self, destination: &str) -> Option<usize> {
         self.raw.as_ref()?.names.iter().position(|name| name == destination)
+    }
+
+    /// The spare node of this kind.
+    pub fn spare(&self, wanted: impl Fn(&Role) -> bool) -> Option<NodeId> {
+        (self.regular..self.nodes.len()).find(|node| wanted(&self.nodes[*node]))
+    }
+
+    /// The partial nodes that are there from the beginning.
+    pub fn first_peers(&self) -> Vec<usize> {
+        (0..PARTIALS).collect()
     }
 
     /// The links that a node dials.
@@ -273,20 +293,12 @@ fn links(nodes: &[Role], raw: bool) -> Vec<Link> {
     links
 }
 
-fn specs(stores: usize) -> Vec<RuleSpec> {
-    let rule = |name: &str, output: &str, interval| RuleSpec {
-        name: name.to_owned(),
-        selector: Selector::Regex(r"^app\.([a-z0-9]+)\.([a-z0-9]+)\.req$".to_owned()),
-        interval,
-        grace: 5,
-        functions: vec![Function::Sum, Function::Count, Function::Min, Function::Max, Function::Last],
-        output: output.to_owned(),
-        group_by: Vec::new(),
-        drop_raw: true,
-        completeness: false,
-        to: (0..stores).collect(),
-    };
-    vec![rule("by-app", "by.{1}.{function}", 10), rule("by-host", "top.{2}.{function}", 30)]
+/// Those of spare nodes last, so that the others have the numbers that they have without.
+fn with_spares(nodes: &[Role], regular: usize, raw: bool) -> Vec<Link> {
+    let is_regular = |link: &Link| link.dialer < regular && link.acceptor < regular;
+    let (mut all, spare): (Vec<Link>, Vec<Link>) = links(nodes, raw).into_iter().partition(is_regular);
+    all.extend(spare);
+    all
 }
 
 fn ring() -> Ring {

@@ -11,10 +11,11 @@ use engine::time::Mono;
 use store::{Fault as DiskFault, FaultPlan, Store};
 
 use crate::disk::Disk;
-use crate::faults::{DiskTrouble, Fault, KINDS, Order};
+use crate::faults::{DiskTrouble, Fault, Forgets, KINDS, Order};
+use crate::file::FileId;
 use crate::lines::Kept;
 use crate::rng::Rng;
-use crate::setup::{LinkKind, NodeId};
+use crate::setup::{LinkKind, NodeId, Role};
 use crate::truth::Fate;
 use crate::world::{Event, Process, World};
 
@@ -94,10 +95,23 @@ impl World {
                 self.dials[link].heard = Some(Vec::new());
                 self.plan(self.now + Duration::from_millis(ms), Event::Fault(Fault::Reset { link }));
             }
+            Fault::File { file, order } => self.roll_out(file, order),
             Fault::KillThenPower { node, down_ms, after_ms } => {
                 self.fell(node, down_ms, false, |_, _| {});
                 let again = Fault::PowerCut { node, down_ms };
                 self.plan(self.now + Duration::from_millis(down_ms + after_ms), Event::Fault(again));
+            }
+            Fault::Forget { node, how } => self.forget(node, how),
+            Fault::Clone { node } => {
+                if let Some(spare) = self.setup.spare(|role| matches!(role, Role::Relay(_)))
+                    && self.hosts[spare].gone
+                {
+                    self.truth.has_clones = true;
+                    self.truth.lines.is_copied(node);
+                    self.hosts[spare].disk = self.hosts[node].disk.copy();
+                    self.hosts[spare].gone = false;
+                    self.start(spare);
+                }
             }
         }
     }
@@ -109,9 +123,12 @@ impl World {
             Fault::Reset { link } | Fault::HalfOpen { link, .. } | Fault::Repeat { link, .. } => {
                 self.dials[*link].conn.is_some()
             }
+            Fault::File { file, .. } => *file != self.file,
             Fault::Kill { node, .. }
             | Fault::KillThenPower { node, .. }
             | Fault::SlowReader { node, .. }
+            | Fault::Forget { node, .. }
+            | Fault::Clone { node }
             | Fault::PowerCut { node, .. }
             | Fault::DiskLost { node, .. }
             | Fault::Snapshot { node }
@@ -134,6 +151,53 @@ impl World {
         let mut rng = self.rng.fork();
         disk(&mut self.hosts[node].disk, &mut rng);
         self.plan(self.now + Duration::from_millis(down_ms), Event::Start(node));
+    }
+
+    fn roll_out(&mut self, file: FileId, order: u64) {
+        if file == self.file {
+            return;
+        }
+        self.file = file;
+        let mut rng = Rng::new(order);
+        for node in 0..self.hosts.len() {
+            // A copy of a relay comes last: of two that start within a second only the nonce would differ.
+            let after = if node < self.setup.regular { 0 } else { 20_000 };
+            let at = self.now + Duration::from_millis(after + rng.range(0, 15_000));
+            let down_ms = rng.range(300, 2_000);
+            if self.hosts[node].process.as_ref().is_some_and(|process| process.file().is_some()) {
+                self.plan(at, Event::Fault(Fault::Kill { node, down_ms }));
+            }
+        }
+    }
+
+    /// An operator forgets a relay. Some nodes hear of it at once, others later, from their peers.
+    fn forget(&mut self, node: NodeId, how: Forgets) {
+        let Some((sender, _)) = self.hosts[node].disk.identity else { return };
+        let back = match how {
+            Forgets::AtWork => None,
+            Forgets::ForEver => Some(None),
+            Forgets::ComesBack { ms } | Forgets::Replaced { ms } => Some(Some(ms)),
+        };
+        if let Some(back) = back {
+            self.kill(node, true);
+            self.hosts[node].gone = true;
+            if let Some(ms) = back {
+                self.plan(self.now + Duration::from_millis(ms), Event::Return(node));
+            }
+        }
+        if matches!(how, Forgets::Replaced { .. }) {
+            self.hosts[node].disk = Disk::default();
+            self.hosts[node].snapshot = None;
+        }
+        if matches!(how, Forgets::Replaced { .. } | Forgets::ForEver) {
+            self.truth.lines.disk_died(node);
+        }
+        self.truth.forgotten.insert(sender);
+        let mut rng = self.rng.fork();
+        for other in 0..self.hosts.len() {
+            let ms = if rng.percent(70) { rng.range(1, 300) } else { rng.range(300, 8_000) };
+            self.plan(self.now + Duration::from_millis(ms), Event::Ordered(other, sender));
+        }
     }
 
     /// What only the disk of a relay has may be gone.
@@ -227,6 +291,15 @@ impl World {
             self.hosts[node].paused_until = Mono::ZERO;
             self.hosts[node].slow = None;
             self.hosts[node].disk.store.set_faults(FaultPlan::new());
+            // Who still runs with an older file is restarted.
+            let file = self.hosts[node].process.as_ref().and_then(Process::file);
+            let is_behind = file.is_some_and(|file| file != self.file);
+            if is_behind && node < self.setup.regular {
+                self.kill(node, false);
+            } else if is_behind {
+                let last = Fault::Kill { node, down_ms: 500 };
+                self.plan(self.now + Duration::from_secs(3), Event::Fault(last));
+            }
             self.start(node);
             for what in
                 [Order::Undrain { peer: 0 }, Order::Undrain { peer: 1 }, Order::Undrain { peer: 2 }, Order::Auto]

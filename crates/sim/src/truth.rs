@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use engine::batch::{BatchId, PartitionSet};
 use engine::wire::Included;
 
+use crate::file::FileId;
 use crate::lines::Lines;
 
 /// One point as a client sent it. `series`: index into the setup's.
@@ -36,6 +37,8 @@ pub enum Fate {
 pub struct Sealed {
     pub points: Vec<Point>,
     pub partitions: PartitionSet,
+    /// Whose rules it was made for.
+    pub file: FileId,
     pub fate: Fate,
 }
 
@@ -46,6 +49,8 @@ pub struct Log {
     pub records: BTreeMap<u64, Vec<Included>>,
     /// Records below this number are synced: nothing may take them back.
     pub durable: u64,
+    /// Records that retire a sender's epochs up to one: record, sender, epoch.
+    retired: Vec<(u64, u64, u32)>,
     /// Damage was done to it: what is in is not known for certain.
     pub damaged: bool,
 }
@@ -59,6 +64,10 @@ pub struct Truth {
     in_log: BTreeMap<BatchId, BTreeMap<u16, u32>>,
     /// Reasons for which points may be dropped in this run; all others are a violation.
     pub allowed: BTreeSet<&'static str>,
+    /// Senders that an operator has forgotten: what is not durable then may stay so.
+    pub forgotten: BTreeSet<u64>,
+    /// There are relays with copies of one disk: two may give out one name, and only their nonces differ.
+    pub has_clones: bool,
     /// Raw lines.
     pub lines: Lines,
     /// What went wrong, the first first.
@@ -90,15 +99,28 @@ impl Truth {
     }
 
     /// A relay gave a batch its name.
-    pub fn sealed(&mut self, id: BatchId, points: Vec<Point>, partitions: PartitionSet) {
-        let sealed = Sealed { points, partitions, fate: Fate::Held };
+    pub fn sealed(&mut self, id: BatchId, points: Vec<Point>, partitions: PartitionSet, file: FileId) {
+        let sealed = Sealed { points, partitions, file, fate: Fate::Held };
         if self.batches.insert(id, sealed).is_some() {
             self.violated("INV-3", || format!("{id:?} was given out twice"));
         }
     }
 
+    /// A record was appended that retires a sender's epochs up to `floor`.
+    pub fn retired(&mut self, partition: u16, number: u64, sender: u64, floor: u32) {
+        self.logs.entry(partition).or_default().retired.push((number, sender, floor));
+    }
+
     /// A record was appended; it may still be taken back by a crash.
     pub fn appended(&mut self, partition: u16, number: u64, included: Vec<Included>) {
+        let log = self.logs.entry(partition).or_default();
+        let gone = included.iter().find(|one| {
+            let is_of = |(_, sender, floor): &(u64, u64, u32)| one.id.sender == *sender && one.id.epoch <= *floor;
+            one.points > 0 && log.retired.iter().any(is_of)
+        });
+        if let Some(one) = gone.filter(|_| !log.damaged).map(|one| one.id) {
+            self.violated("INV-3", || format!("partition {partition} merges {one:?}, whose epoch it has retired"));
+        }
         self.logs.entry(partition).or_default().records.insert(number, included);
     }
 
@@ -132,6 +154,7 @@ impl Truth {
         let log = self.logs.entry(partition).or_default();
         let durable = log.durable;
         log.records.retain(|number, _| *number < next);
+        log.retired.retain(|(number, ..)| *number < next);
         if next < durable && !log.damaged {
             self.violated("INV-2", || {
                 format!("partition {partition} came back with record {next} next, {durable} were durable")
@@ -157,6 +180,11 @@ impl Truth {
     pub fn is_damaged(&self, id: BatchId) -> bool {
         let damaged = |partition: u16| self.logs.get(&partition).is_some_and(|log| log.damaged);
         self.batches.get(&id).is_some_and(|sealed| sealed.partitions.iter().any(damaged))
+    }
+
+    /// Whether its relay has counted it as dropped.
+    pub fn is_dropped(&self, id: BatchId) -> bool {
+        self.batches.get(&id).is_some_and(|sealed| sealed.fate == Fate::Dropped)
     }
 
     /// Sets what became of a batch.

@@ -1,25 +1,26 @@
 //! The world of one run: time, the queue of what will happen, and the processes. One thread; the order of equal times is the
 //! order in which things were planned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use engine::backoff::Backoff;
 use engine::store_link;
 use engine::time::{Mono, UnixSeconds};
+use engine::wire::FORGOTTEN;
 
 use crate::disk::Disk;
 use crate::faults::Fault;
+use crate::file::FileId;
 use crate::finals::FinalNode;
 use crate::net::{Conn, Msg};
 use crate::node::{Cx, Node, Port};
 use crate::partial::PartialNodeShell;
 use crate::plain::StoreNode;
-use crate::rare;
-use crate::relay::RelayNode;
+use crate::relay::{Known, RelayNode};
 use crate::replayer::ReplayerNode;
 use crate::rng::Rng;
-use crate::setup::{LinkId, NodeId, Role, Setup};
+use crate::setup::{LinkId, NodeId, Role, Setup, Spares};
 use crate::trace::Trace;
 use crate::truth::Truth;
 
@@ -37,6 +38,17 @@ pub enum Process {
 }
 
 impl Process {
+    /// The cluster file that it was started with; `None`: it has none.
+    pub fn file(&self) -> Option<FileId> {
+        match self {
+            Process::Relay(node) => Some(node.book.file),
+            Process::Partial(node) => Some(node.book.file),
+            Process::Final(node) => Some(node.book.file),
+            Process::Replayer(node) => Some(node.file),
+            Process::Store(_) => None,
+        }
+    }
+
     /// As any process.
     pub fn node(&mut self) -> &mut dyn Node {
         match self {
@@ -64,6 +76,12 @@ pub struct Host {
     pub slow: Option<(Mono, Duration)>,
     /// What its disk held at some time.
     pub snapshot: Option<Disk>,
+    /// It does not start: an operator has taken it away, or has not put it up yet.
+    pub gone: bool,
+    /// Senders that it has heard are forgotten: the file of orders, which outlives processes.
+    pub forgotten: BTreeSet<u64>,
+    /// The partial nodes in its cluster file: read when a process starts.
+    pub peers: Vec<usize>,
     rng: Rng,
 }
 
@@ -85,8 +103,16 @@ pub enum Event {
     Wake(NodeId, u32, u32),
     Input(NodeId, u32),
     Dial(LinkId, u32),
-    Deliver { conn: u64, to: usize, msg: Msg },
+    Deliver {
+        conn: u64,
+        to: usize,
+        msg: Msg,
+    },
     Start(NodeId),
+    /// A node that was taken away is put up again.
+    Return(NodeId),
+    /// A node hears that an operator has forgotten this sender.
+    Ordered(NodeId, u64),
     Fault(Fault),
 }
 
@@ -105,16 +131,19 @@ pub struct World {
     /// Clients send until then.
     pub input_until: Mono,
     pub next_conn: u64,
+    /// What the cluster file is now.
+    pub file: FileId,
     queue: BTreeMap<(Mono, u64), Event>,
     planned: u64,
 }
 
 impl World {
-    /// A cluster whose processes all start at once. `old`: see [`crate::Plan::old`].
-    pub fn new(seed: u64, verbose: bool, old: bool) -> World {
+    /// A cluster whose processes all start at once.
+    pub fn new(seed: u64, verbose: bool, spares: Spares, raw: Option<Rng>) -> World {
         let mut rng = Rng::new(seed);
-        let setup = Setup::new(&mut rng, if old { None } else { rare::raw(seed) });
-        let host = |_: &Role| Host {
+        let setup = Setup::new(&mut rng, spares, raw);
+        let mut spare_rng = Rng::new(seed ^ 0x5ba7_e5ba);
+        let host = |node: NodeId| Host {
             process: None,
             life: 0,
             disk: Disk::default(),
@@ -123,9 +152,12 @@ impl World {
             paused_until: Mono::ZERO,
             slow: None,
             snapshot: None,
-            rng: rng.fork(),
+            gone: node >= setup.regular,
+            forgotten: BTreeSet::new(),
+            peers: setup.first_peers(),
+            rng: if node < setup.regular { rng.fork() } else { spare_rng.fork() },
         };
-        let hosts: Vec<Host> = setup.nodes.iter().map(host).collect();
+        let hosts: Vec<Host> = (0..setup.nodes.len()).map(host).collect();
         let mut world = World {
             dials: setup.links.iter().map(|_| Dial::default()).collect(),
             truth: Truth::default(),
@@ -137,6 +169,7 @@ impl World {
             rng: rng.fork(),
             input_until: Mono::ZERO,
             next_conn: 1,
+            file: 0,
             queue: BTreeMap::new(),
             planned: 0,
             setup,
@@ -175,6 +208,11 @@ impl World {
             Event::Dial(link, life) => self.dialed(link, life),
             Event::Deliver { conn, to, msg } => self.deliver(conn, to, msg),
             Event::Start(node) => self.start(node),
+            Event::Return(node) => {
+                self.hosts[node].gone = false;
+                self.start(node);
+            }
+            Event::Ordered(node, sender) => _ = self.hosts[node].forgotten.insert(sender),
             Event::Fault(fault) => self.strike(fault),
         }
     }
@@ -253,9 +291,12 @@ impl World {
             unix,
             rng: &mut host.rng,
             setup: &self.setup,
+            file: self.file,
             truth: &mut self.truth,
             trace: &mut self.trace,
             disk: &mut host.disk,
+            forgotten: &host.forgotten,
+            peers: &host.peers,
             out: Vec::new(),
             plain: Vec::new(),
             wakes: Vec::new(),
@@ -265,7 +306,7 @@ impl World {
 
     /// A process starts where none runs.
     pub fn start(&mut self, node: NodeId) {
-        if self.hosts[node].process.is_some() {
+        if self.hosts[node].process.is_some() || self.hosts[node].gone {
             return;
         }
         self.trace.note(self.now, 3, node as u64);
@@ -273,7 +314,7 @@ impl World {
         self.trace.say(self.now, || format!("{name} starts"));
         let unix = self.unix(node);
         let role = self.setup.nodes[node];
-        let known = self.known_epoch(node);
+        let known = self.known_of(node);
         let mut cx = self.cx(node, unix);
         let process = match role {
             Role::Relay(_) => Process::Relay(Box::new(RelayNode::start(&mut cx, known))),
@@ -298,19 +339,28 @@ impl World {
         }
     }
 
-    /// What the aggregators that run have seen of a relay's epochs: it asks them at its start.
-    fn known_epoch(&self, node: NodeId) -> u32 {
-        let Some((sender, _)) = self.hosts[node].disk.identity else { return 0 };
+    /// What the aggregators that run know of a relay: it asks them at its start.
+    fn known_of(&self, node: NodeId) -> Known {
+        let Some((sender, _)) = self.hosts[node].disk.identity else { return Known::default() };
         let reachable = |other: &usize| {
             let cut = |from, to| self.cuts.get(&(from, to)).is_some_and(|until| *until > self.now);
             !cut(node, *other) && !cut(*other, node) && self.hosts[*other].paused_until <= self.now
         };
-        let known = (0..self.hosts.len()).filter(reachable).map(|other| match &self.hosts[other].process {
-            Some(Process::Partial(partial)) => partial.epoch_of(sender),
-            Some(Process::Final(node)) => node.epoch_of(sender),
-            _ => 0,
-        });
-        known.max().unwrap_or(0)
+        let mut known = Known::default();
+        for host in (0..self.hosts.len()).filter(reachable).map(|other| &self.hosts[other]) {
+            let epoch = match &host.process {
+                Some(Process::Partial(partial)) => partial.epoch_of(sender),
+                Some(Process::Final(node)) => node.epoch_of(sender),
+                _ => continue,
+            };
+            // No epoch is above the floor of who is forgotten: it gets one like any other.
+            if epoch == FORGOTTEN || host.forgotten.contains(&sender) {
+                known.is_forgotten = true;
+            } else {
+                known.epoch = known.epoch.max(epoch);
+            }
+        }
+        known
     }
 
     /// A process ends without a word. `silently`: and its machine, too, so that nobody's kernel tells the peers.

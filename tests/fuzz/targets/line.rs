@@ -29,8 +29,7 @@ impl LineSink for Verdicts {
 /// Frames `reads` and parses the lines that came out; how many were too long comes with it.
 fn run<'a>(reads: impl Iterator<Item = &'a [u8]>, policy: &LinePolicy) -> (Verdicts, u64, Option<Vec<u8>>) {
     let mut framer = Framer::new(policy.max_line_bytes);
-    let (mut verdicts, mut scratch, mut block, mut overlong) =
-        (Verdicts::default(), Scratch::default(), Vec::new(), 0);
+    let (mut verdicts, mut scratch, mut block, mut overlong) = (Verdicts::default(), Scratch::default(), Vec::new(), 0);
     for read in reads {
         block.clear();
         overlong += framer.push(read, &mut block);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::wire::Frame;
 use link::{Ended, Handler, Outgoing};
+use node::rules::Teller;
 use tokio::sync::Notify;
 
 use super::role::{Connection, FinalRole, Input};
@@ -17,14 +18,14 @@ pub(crate) struct Inbound {
     role: Arc<FinalRole>,
     connection: Arc<Connection>,
     told_to_drain: AtomicBool,
-    told_rules: AtomicBool,
+    teller: Teller,
     speaker: Speaker,
 }
 
 impl Inbound {
     pub(crate) fn new(role: Arc<FinalRole>, speaker: Speaker) -> Inbound {
-        let (told_to_drain, told_rules) = (AtomicBool::new(false), AtomicBool::new(false));
-        Inbound { role, connection: Arc::default(), told_to_drain, told_rules, speaker }
+        let told_to_drain = AtomicBool::new(false);
+        Inbound { role, connection: Arc::default(), told_to_drain, teller: Teller::default(), speaker }
     }
 }
 
@@ -38,12 +39,12 @@ impl Handler for Inbound {
                 self.role.give(shard, Input::Flush { from: Arc::clone(&self.connection), flush });
             }
             Frame::Watermark(watermark) => self.role.note_watermark(watermark),
+            Frame::Rules(set) => self.role.learn(&set),
             Frame::Ping { echo } => self.role.pass(0, Token { bell: Arc::clone(&self.connection.bell), echo }),
             Frame::Drain
             | Frame::Verdict(_)
             | Frame::Hello(_)
             | Frame::HelloOk(_)
-            | Frame::Rules(_)
             | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }
@@ -64,9 +65,7 @@ impl Handler for Inbound {
 
     fn next(&self, out: &mut Outgoing) {
         self.speaker.say(out);
-        if !self.told_rules.swap(true, Ordering::Relaxed) {
-            self.role.setup.former_rules.iter().for_each(|set| out.frame(&Frame::Rules(set.clone())));
-        }
+        self.teller.say(&self.role.setup.book, out);
         for echo in self.connection.bell.take_pongs() {
             out.frame(&Frame::Pong { echo });
         }

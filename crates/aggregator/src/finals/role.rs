@@ -21,7 +21,6 @@ use engine::final_node::included::Known;
 use engine::final_node::pace::Debt;
 use engine::final_node::{Books, Finding};
 use engine::ring::Ring;
-use engine::rule::RuleSet;
 use engine::store_link::Block;
 use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Worry;
@@ -29,7 +28,9 @@ use engine::watermarks::Watermarks;
 use engine::window::BlockId;
 use engine::wire::{Flush, FlushReply, Lane, Watermark};
 use node::Store;
+use node::rules::RuleBook;
 use runtime::Clock;
+use tracing::warn;
 
 /// Inputs that wait for one shard, in each lane. Every partition and lane has one flush out per partial node, so 4096 are
 /// the flushes of 256 partial nodes for 16 partitions.
@@ -58,9 +59,7 @@ pub(crate) struct Setup {
     /// The partitions that this node owns.
     pub(crate) mine: Vec<u16>,
     pub(crate) shards: usize,
-    pub(crate) rules: Arc<RuleSet>,
-    /// Rules of former days, for partial nodes.
-    pub(crate) former_rules: Vec<Bytes>,
+    pub(crate) book: Arc<RuleBook>,
     pub(crate) rings: Vec<Ring>,
     pub(crate) stores: Vec<Store>,
     pub(crate) horizon: Duration,
@@ -149,6 +148,13 @@ pub(crate) struct FinalRole {
 }
 
 impl FinalRole {
+    /// A partial node told rules that this node may not know.
+    pub(crate) fn learn(&self, set: &[u8]) {
+        if let Err(why) = self.setup.book.learn(set) {
+            warn!(node = %self.setup.node, why, "rules of former days are not taken: their windows are kept and not emitted");
+        }
+    }
+
     pub(crate) fn new(setup: Setup, open: Opener, catch_up: CatchUp) -> FinalRole {
         let targets = Target::all(&setup.stores);
         FinalRole {

@@ -311,7 +311,8 @@ impl Shard<'_> {
     fn emit(&mut self, now: Mono) -> Result<(), WorkerError> {
         let views: Vec<View> = self.role.targets.iter().map(|target| target.view(now)).collect();
         let stores = self.role.outlets();
-        let outlets = Outlets { rules: &self.role.setup.rules, stores: &stores, views: &views };
+        let rules = self.role.setup.book.in_force();
+        let outlets = Outlets { rules: &rules, stores: &stores, views: &views };
         let times = Times {
             now: self.role.setup.clock.unix(),
             watermark: self.role.watermark(),

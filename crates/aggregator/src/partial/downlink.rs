@@ -8,8 +8,9 @@ use engine::time::Mono;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, Role};
 use link::{Dialer, Ended, Handler, Outgoing, Standing};
 use node::desk::Watch;
+use node::rules::Teller;
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::role::PartialRole;
 
@@ -23,28 +24,23 @@ pub(crate) struct Downlink {
     watch: Arc<Watch>,
     standing: Standing,
     watermark_at: AtomicU64,
+    teller: Teller,
 }
 
 impl Downlink {
     pub(crate) fn new(role: Arc<PartialRole>, owner: usize, watch: Arc<Watch>) -> Downlink {
-        Downlink { role, owner, watch, standing: Standing::default(), watermark_at: AtomicU64::new(0) }
+        Downlink {
+            role,
+            owner,
+            watch,
+            standing: Standing::default(),
+            watermark_at: AtomicU64::new(0),
+            teller: Teller::default(),
+        }
     }
 
     pub(crate) fn peer(&self) -> &str {
         &self.role.setup.finals[self.owner]
-    }
-}
-
-impl Downlink {
-    /// What this node forgot with its disk, or never knew.
-    fn learn(&self, bytes: &[u8]) {
-        let node = &self.role.setup.node;
-        match node::rules::read_set(bytes) {
-            Ok((version, rules)) => self.role.learn(version, &rules),
-            Err(why) => {
-                warn!(%node, peer = self.peer(), why, "rules of former days cannot be read: batches made for them wait")
-            }
-        }
     }
 }
 
@@ -62,7 +58,7 @@ impl Handler for Downlink {
             Frame::Verdict(verdict) => self.watch.tell(|now, pool| pool.verdict(now, self.owner, verdict)),
             // A final node that drains still answers; there is nowhere else to go with its partitions.
             Frame::Drain => info!(node = %self.role.setup.node, peer = self.peer(), "final node is draining"),
-            Frame::Rules(bytes) => self.learn(&bytes),
+            Frame::Rules(bytes) => self.role.learn(self.peer(), &bytes),
             Frame::Hello(_)
             | Frame::HelloOk(_)
             | Frame::Control(_)
@@ -91,6 +87,8 @@ impl Handler for Downlink {
             self.watermark_at.store(now.as_nanos(), Ordering::Relaxed);
             self.role.watermarks().into_iter().for_each(|watermark| out.frame(&Frame::Watermark(watermark)));
         }
+        // Before what was folded by them.
+        self.teller.say(&self.role.setup.book, out);
         let mut machine = self.role.machine();
         while out.len() < WRITE_BYTES {
             let Some(flush) = machine.next_flush(now, self.owner) else { break };
@@ -127,6 +125,7 @@ impl Dialer for Downlink {
 
     fn up(&self, _welcome: &HelloOk) {
         self.watermark_at.store(0, Ordering::Relaxed);
+        self.teller.begin();
         self.role.machine().owner_connected(self.owner);
         self.watch.tell(|now, pool| pool.link_up(now, self.owner));
         self.role.wakes[self.owner].notify_one();

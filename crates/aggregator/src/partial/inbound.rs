@@ -50,12 +50,12 @@ impl Handler for Inbound {
                 self.bell.wake.notify_one();
             }
             Frame::Watermark(watermark) => self.role.note_watermark(watermark),
+            Frame::Rules(set) => self.role.learn("relay", &set),
             Frame::Ping { echo } => self.role.pass(0, Token { bell: Arc::clone(&self.bell), echo }),
             Frame::Drain
             | Frame::Verdict(_)
             | Frame::Hello(_)
             | Frame::HelloOk(_)
-            | Frame::Rules(_)
             | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Durable(_)

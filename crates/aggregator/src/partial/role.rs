@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::batch::{BatchId, Incarnation, Versions};
-use engine::fold::FormerRules;
 use engine::partial_node::{Connection, PartialNode, Settings, Work};
-use engine::rule::RuleSet;
 use engine::watermarks::Watermarks;
 use engine::wire::{Class, Watermark};
+use node::rules::RuleBook;
 use runtime::Clock;
 use runtime::queue::{Credited, Probe, Receiver, Sender, byte_queue};
 use tokio::sync::Notify;
@@ -18,9 +17,6 @@ use tracing::{error, warn};
 
 use crate::forgotten::Forgotten;
 use crate::ping::{Bell, Token};
-
-/// Former sets of rules at most, all of which final nodes remember.
-const FORMER_MAX: usize = 64;
 
 /// The fixed parts of a role.
 #[derive(Debug)]
@@ -31,11 +27,10 @@ pub(crate) struct Setup {
     pub(crate) clock: Clock,
     pub(crate) incarnation: Incarnation,
     pub(crate) versions: Versions,
-    pub(crate) former_rules: Arc<FormerRules>,
+    pub(crate) book: Arc<RuleBook>,
     pub(crate) partitions: u16,
     /// Names of the final nodes.
     pub(crate) finals: Vec<String>,
-    pub(crate) rules: Arc<RuleSet>,
     pub(crate) flush: Duration,
     pub(crate) settings: Settings,
 }
@@ -50,8 +45,6 @@ pub(crate) struct PartialRole {
     ports: Vec<Port>,
     bells: Mutex<BTreeMap<Connection, Arc<Bell>>>,
     watermarks: Mutex<Watermarks>,
-    /// Rules that batches may still be made for, with what final nodes taught.
-    former_rules: Mutex<Arc<FormerRules>>,
     next_connection: AtomicU64,
 }
 
@@ -99,37 +92,23 @@ impl PartialRole {
             ports: (0..setup.settings.shards).map(port).collect(),
             bells: Mutex::default(),
             watermarks: Mutex::default(),
-            former_rules: Mutex::new(Arc::clone(&setup.former_rules)),
             next_connection: AtomicU64::new(1),
             setup,
         }
     }
 
-    /// Rules of former days that this node knows now.
-    pub(crate) fn former_rules(&self) -> Arc<FormerRules> {
-        Arc::clone(&lock(&self.former_rules))
-    }
-
-    /// Whether batches made for this version of the rules can be folded here.
-    pub(crate) fn knows_rules(&self, version: u64) -> bool {
-        version == self.setup.versions.rules || lock(&self.former_rules).contains_key(&version)
-    }
-
-    /// A final node remembers rules that this node may not know. Shards have them before the machine takes batches for them.
-    pub(crate) fn learn(&self, version: u64, rules: &Arc<RuleSet>) {
-        if self.knows_rules(version) {
-            return;
+    /// A peer told rules that this node may not know. Shards can have them before the machine takes batches for them.
+    pub(crate) fn learn(&self, peer: &str, set: &[u8]) {
+        match self.setup.book.learn(set) {
+            Ok(None) => {}
+            Ok(Some(version)) => {
+                self.machine().know_rules(version);
+                self.wake_finals();
+            }
+            Err(why) => {
+                warn!(node = %self.setup.node, peer, why, "rules of former days are not taken: batches made for them wait");
+            }
         }
-        let mut known = lock(&self.former_rules);
-        if known.len() >= FORMER_MAX {
-            warn!(node = %self.setup.node, version, "{FORMER_MAX} former sets of rules are known: another one is not taken");
-            return;
-        }
-        let mut more = FormerRules::clone(&known);
-        more.insert(version, Arc::clone(rules));
-        *known = Arc::new(more);
-        drop(known);
-        self.machine().know_rules(version);
     }
 
     /// The machine; put right first if a worker died inside it.

@@ -1,6 +1,5 @@
 //! A folding thread: its own partitions, its own memory, no locks while it folds.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use engine::fold::Folders;
@@ -17,7 +16,8 @@ const WAIT: Duration = Duration::from_millis(20);
 /// Runs one life of shard `shard`.
 pub(crate) fn run(worker: &Worker, role: &PartialRole, shard: usize) -> Result<(), WorkerError> {
     let inbox = role.begin_shard(shard, worker.generation());
-    let mut folder = Folders::new(Arc::clone(&role.setup.rules), role.former_rules(), role.setup.partitions);
+    let book = &role.setup.book;
+    let mut folder = Folders::new(book.in_force(), book.former(), role.setup.partitions);
     let mine: Vec<u16> = (0..role.setup.partitions)
         .filter(|partition| usize::from(*partition) % role.setup.settings.shards.max(1) == shard)
         .collect();
@@ -34,7 +34,7 @@ pub(crate) fn run(worker: &Worker, role: &PartialRole, shard: usize) -> Result<(
             role.set_in_hand(shard, Some(work.batch.id()));
             worker.failpoint("fold")?;
             if !folder.knows(&work.batch) {
-                folder.learn(role.former_rules());
+                folder.learn(book.former());
             }
             folder.fold(&work.batch, work.partitions, work.lane);
             if !worker.is_current() {

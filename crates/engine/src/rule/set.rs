@@ -48,6 +48,20 @@ struct Rule {
     shape: Shape,
 }
 
+/// No rules.
+impl Default for RuleSet {
+    fn default() -> RuleSet {
+        RuleSet {
+            rules: Vec::new(),
+            in_force: 0,
+            by_id: BTreeMap::new(),
+            selectors: PatternSet::default(),
+            warnings: Vec::new(),
+            version: version_of(&[]),
+        }
+    }
+}
+
 impl RuleSet {
     /// Compiles and checks all rules.
     ///

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::restart::RestartPolicy;
-use engine::rule::RuleSet;
+use node::rules::RuleBook;
 use runtime::{Clock, Supervisor};
 use store::{Fault, FaultPlan, MemDisk};
 
@@ -32,8 +32,7 @@ impl Live {
             clock,
             mine: vec![PARTITION],
             shards: 1,
-            rules: Arc::new(RuleSet::compile(&[]).expect("no rules")),
-            former_rules: Vec::new(),
+            book: Arc::new(RuleBook::blank()),
             rings: Vec::new(),
             stores: Vec::new(),
             horizon: Duration::from_secs(u64::from(u32::MAX)),
@@ -187,8 +186,7 @@ fn re_sends_stand_in_a_queue_of_their_own_behind_first_sends() {
             clock: Clock::new(),
             mine: vec![PARTITION],
             shards: 1,
-            rules: Arc::new(RuleSet::compile(&[]).expect("no rules")),
-            former_rules: Vec::new(),
+            book: Arc::new(RuleBook::blank()),
             rings: Vec::new(),
             stores: Vec::new(),
             horizon: Duration::from_secs(60),
