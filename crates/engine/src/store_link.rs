@@ -10,7 +10,8 @@
 //! to `linger`: a store that is merely slow must not be buried under repetitions. A store that twice in a row, and never
 //! before otherwise, gives no FIN is [`Receipts::Unsupported`]. The second connection is given up like the first, and what
 //! it took goes again (the store may only be slow). After that the store is not rotated and nothing is re-sent for want of
-//! a FIN; its points stay `delivered_unconfirmed` for ever and their bytes go after `linger`. When such a store ends a
+//! a FIN; its points stay `delivered_unconfirmed` for ever and their bytes go after `silence` and `linger`: not before a
+//! dead connection would have been noticed, whose bytes go again. When such a store ends a
 //! connection itself (a restart, perhaps of another program), one more rotation may answer the question anew. At shutdown
 //! it is asked for a last time, and believed without an answer.
 //!
@@ -57,6 +58,7 @@ mod tests;
 mod words;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -218,7 +220,7 @@ impl StoreLink {
             State::Open { first_write, .. } => {
                 let release = match self.receipts {
                     Receipts::Unknown | Receipts::Supported => first_write.map(|at| at + self.settings.rotate),
-                    Receipts::Unsupported => self.log.written_release_at(self.settings.linger),
+                    Receipts::Unsupported => self.log.written_release_at(self.unconfirmed_for()),
                 };
                 // With blocks in the shell's hand the next `Written` comes first.
                 [self.log.reassert_due(), release].into_iter().flatten().min().filter(|_| self.log.hand_is_empty())
@@ -364,6 +366,11 @@ impl StoreLink {
         self.back_off(now);
     }
 
+    /// How long what was written to a store without receipts is kept.
+    fn unconfirmed_for(&self) -> Duration {
+        self.settings.silence + self.settings.linger
+    }
+
     fn reassert_due(&self, now: Mono) -> Option<Mono> {
         (!self.draining).then(|| now + self.settings.linger)
     }
@@ -424,7 +431,7 @@ impl StoreLink {
                 self.log.has_unreceipted() && is_due
             }
             Receipts::Unsupported => {
-                self.log.release_written(now, self.settings.linger);
+                self.log.release_written(now, self.unconfirmed_for());
                 false
             }
         };

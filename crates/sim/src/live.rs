@@ -121,6 +121,9 @@ impl Live<'_> {
 }
 
 /// What a former life wrote and did not tell. `void_blocks`: the store failed, and the senders have their blocks back.
+///
+/// # Errors
+/// When the store cannot be read.
 pub fn find_untold(
     (store, spill): (&MemStore, &Spill),
     tails: &BTreeMap<u16, u64>,

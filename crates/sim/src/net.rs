@@ -9,7 +9,7 @@ use engine::time::Mono;
 use engine::wire::{self, Frame};
 
 use crate::node::{Plain, Port};
-use crate::sender::LINGER;
+use crate::sender::{LINGER, SILENCE};
 use crate::setup::{LinkId, LinkKind, NodeId};
 use crate::world::{Event, World};
 
@@ -46,6 +46,8 @@ pub struct Conn {
     half_closed: bool,
     /// A slow store reads the next block then.
     reads_at: Mono,
+    /// Lines to a store do not reach its kernel since then.
+    unacknowledged: Option<Mono>,
     /// When the end that dialled was closed.
     closed_at: Option<Mono>,
 }
@@ -95,6 +97,14 @@ impl World {
         let Some(of) = self.conns.get(&conn) else { return };
         let link = &self.setup.links[of.link];
         let (node, from) = if to == 0 { (link.dialer, link.acceptor) } else { (link.acceptor, link.dialer) };
+        let is_away = self.hosts[node].process.is_none() || self.cut_until(from, node).is_some();
+        if matches!(msg, Msg::Lines(_)) {
+            let now = self.now;
+            if let Some(of) = self.conns.get_mut(&conn) {
+                of.unacknowledged = is_away.then(|| of.unacknowledged.unwrap_or(now));
+            }
+        }
+        let Some(of) = self.conns.get(&conn) else { return };
         if !of.open[to] {
             // A kernel that does not know the connection says so.
             let answers = of.open[1 - to] && self.hosts[node].process.is_some();
@@ -373,6 +383,7 @@ impl World {
             pinged: [now; 2],
             half_closed: false,
             reads_at: now,
+            unacknowledged: None,
             closed_at: None,
         };
         self.conns.insert(conn, made);
@@ -427,6 +438,10 @@ impl World {
         for (id, of) in &mut self.conns {
             let link = &self.setup.links[of.link];
             if link.kind == LinkKind::Plain {
+                let is_dead = of.unacknowledged.is_some_and(|since| now.since(since) > SILENCE);
+                if link.dialer == node && of.open[0] && is_dead {
+                    dead.push((*id, 0));
+                }
                 continue;
             }
             let side = usize::from(link.acceptor == node);

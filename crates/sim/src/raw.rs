@@ -34,6 +34,8 @@ struct Lane {
     released: u64,
     /// Points that it let go of and that are nowhere.
     nowhere: u64,
+    /// `reasserts_skipped` of its books.
+    skipped: u64,
     /// A block was refused: clients are not read until there is room.
     full: bool,
 }
@@ -83,6 +85,7 @@ impl RawLines {
                 offered: VecDeque::new(),
                 released: 0,
                 nowhere: 0,
+                skipped: 0,
                 full: false,
             })
         };
@@ -258,9 +261,18 @@ impl Lane {
         if dropped + books.spilled + books.reasserts_skipped > 0 || receipts == Receipts::Unsupported {
             cx.truth.lines.order_is_lost(cx.me, self.store);
         }
+        // Under pressure a store that seems to give no receipts loses what a dead connection has: see `README.md`.
+        let gives_up = books.reasserts_skipped > self.skipped;
+        self.skipped = books.reasserts_skipped;
+        let may_be_lost = gives_up && receipts == Receipts::Unsupported;
         let released = link.progress().released;
         for ids in self.offered.drain(..usize::try_from(released - self.released).unwrap_or(0)) {
-            self.nowhere += cx.truth.lines.let_go(&ids, self.store, receipts == Receipts::Unsupported);
+            let nowhere = cx.truth.lines.let_go(&ids, self.store, receipts == Receipts::Unsupported && !may_be_lost);
+            if may_be_lost {
+                cx.truth.visit("unconfirmed given up");
+            } else {
+                self.nowhere += nowhere;
+            }
         }
         self.released = released;
         let nowhere = self.nowhere;

@@ -10,6 +10,8 @@ use engine::time::Mono;
 use crate::node::{Cx, Plain};
 use crate::setup::{LinkId, LinkKind};
 
+/// A kernel gives a connection up when what was sent is not acknowledged for so long.
+pub const SILENCE: Duration = Duration::from_secs(15);
 /// Bytes of a lost connection reach the store within this.
 pub const LINGER: Duration = Duration::from_secs(15);
 /// As in the aggregator's shell: without a connection for so long a store is away.
@@ -21,6 +23,7 @@ pub fn settings() -> Settings {
         rotate: Duration::from_secs(5),
         receipt_timeout: Duration::from_secs(4),
         linger: LINGER,
+        silence: SILENCE,
         overflow: Overflow::Refuse,
         ..Settings::default()
     }
