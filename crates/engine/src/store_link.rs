@@ -11,9 +11,9 @@
 //! that twice in a row, and never before otherwise, gives no FIN is [`Receipts::Unsupported`]; so is one whose FIN was perhaps
 //! its end, when the longest patience was twice in vain. The last connection is given up like those before, and what it took
 //! goes again (the store may only be slow). After that the store is not rotated and nothing is re-sent for want of a FIN; its
-//! points stay `delivered_unconfirmed` for ever and their bytes go after `linger`. When such a store ends a connection itself
-//! (a restart, perhaps of another program), one more rotation may answer the question anew. At shutdown it is asked for a last
-//! time, and believed without an answer.
+//! points stay `delivered_unconfirmed` for ever and their bytes go after `silence` and `linger`: not before a dead connection
+//! would have been noticed, whose bytes go again. When such a store ends a connection itself (a restart, perhaps of another
+//! program), one more rotation may answer the question anew. At shutdown it is asked for a last time, and believed without an answer.
 //!
 //! **Loss.** After a reset, an early EOF or a missing receipt everything unconfirmed is owed again (`in_flight`) and goes
 //! out first on the next connection, and everything since the oldest of it once more `linger` after the loss.
@@ -223,7 +223,7 @@ impl StoreLink {
             State::Open { first_write, .. } => {
                 let release = match self.receipts {
                     Receipts::Unknown | Receipts::Supported => first_write.map(|at| at + self.settings.rotate),
-                    Receipts::Unsupported => self.log.written_release_at(self.settings.linger),
+                    Receipts::Unsupported => self.log.written_release_at(self.unconfirmed_for()),
                 };
                 // With blocks in the shell's hand the next `Written` comes first.
                 [self.log.reassert_due(), release].into_iter().flatten().min().filter(|_| self.log.hand_is_empty())
@@ -376,6 +376,11 @@ impl StoreLink {
         self.back_off(now);
     }
 
+    /// How long what was written to a store without receipts is kept.
+    fn unconfirmed_for(&self) -> Duration {
+        self.settings.silence + self.settings.linger
+    }
+
     fn reassert_due(&self, now: Mono) -> Option<Mono> {
         (!self.draining).then(|| now + self.settings.linger)
     }
@@ -436,7 +441,7 @@ impl StoreLink {
                 self.log.has_unreceipted() && is_due
             }
             Receipts::Unsupported => {
-                self.log.release_written(now, self.settings.linger);
+                self.log.release_written(now, self.unconfirmed_for());
                 false
             }
         };

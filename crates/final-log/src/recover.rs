@@ -62,11 +62,14 @@ pub fn partitions(
         }
         visited()
     })?;
+    let mut failed = None;
     let rebuild = |(number, found): (u16, Found)| {
         beat();
-        Partition::recover(number, targets, &found, &mut Blocks { number, store, beat })
+        Partition::recover(number, targets, &found, &mut Blocks { number, store, beat, failed: &mut failed })
     };
-    Ok(found.into_iter().map(rebuild).collect())
+    let rebuilt = found.into_iter().map(rebuild).collect();
+    // What cannot be read now is no damage: nothing of it may be called lost.
+    failed.map_or(Ok(rebuilt), Err)
 }
 
 /// The snapshot of one block; `None` when it is not there or damaged.
@@ -88,12 +91,17 @@ struct Blocks<'s> {
     number: u16,
     store: &'s dyn Store,
     beat: &'s dyn Fn(),
+    /// The first read that failed although nothing is damaged.
+    failed: &'s mut Option<StoreError>,
 }
 
 impl Snapshots for Blocks<'_> {
     fn load(&mut self, id: BlockId) -> Option<Bytes> {
         (self.beat)();
-        load(self.store, self.number, id).ok().flatten()
+        load(self.store, self.number, id).unwrap_or_else(|error| {
+            self.failed.get_or_insert(error);
+            None
+        })
     }
 
     fn all(&mut self, visit: &mut dyn FnMut(BlockId, &[u8])) {
@@ -105,7 +113,9 @@ impl Snapshots for Blocks<'_> {
             }
             ControlFlow::Continue(())
         });
-        // What could not be read is missing in the sums that the caller compares.
-        drop(read);
+        // What is damaged is missing in the sums that the caller compares.
+        if let Err(error) = read {
+            self.failed.get_or_insert(error);
+        }
     }
 }

@@ -50,6 +50,12 @@ pub const MUST: &[&str] = &[
     "journal",
     "dead letters",
     "record damaged",
+    // Raw lines.
+    "block spilled",
+    "block journalled",
+    "block replayed",
+    "block settled",
+    "block dropped",
     "relay disowned",
     "relay is forgotten",
     "two relays in one epoch",
@@ -78,6 +84,7 @@ pub const MUST: &[&str] = &[
     // Links, and senders to stores.
     "link refused",
     "link silent",
+    "heard again",
     "store connection lost",
     "store link disconnected",
     "store link connecting",

@@ -19,6 +19,8 @@ pub struct Disk {
     pub files: Vec<FileId>,
     /// Of a plain store: what it has read.
     pub values: crate::oracle::Lines,
+    /// And of raw lines.
+    pub raw: crate::oracle::Lines,
 }
 
 impl Default for Disk {
@@ -29,6 +31,7 @@ impl Default for Disk {
             identity: None,
             files: Vec::new(),
             values: crate::oracle::Lines::new(),
+            raw: crate::oracle::Lines::new(),
         }
     }
 }

@@ -42,6 +42,10 @@ pub enum Fault {
     Operator { node: NodeId, what: Order },
     /// kill -9, and the power goes `after_ms` after the next start.
     KillThenPower { node: NodeId, down_ms: u64, after_ms: u64 },
+    /// A plain store takes `each_ms` for every block; the others wait in order.
+    SlowReader { node: NodeId, ms: u64, each_ms: u64 },
+    /// A connection is reset after `ms`, and what the acceptor heard on it till then it hears again on the next one.
+    Repeat { link: LinkId, ms: u64 },
     /// The cluster file changes, and all nodes are restarted one by one, in an order that `order` says.
     File { file: FileId, order: u64 },
     /// An operator forgets a relay.
@@ -80,6 +84,8 @@ pub enum DiskTrouble {
     Sync {
         applied: bool,
     },
+    /// Reads fail.
+    Read,
 }
 
 /// What an operator orders.
@@ -102,7 +108,7 @@ pub struct Planned {
 }
 
 /// The names of all kinds: first those of [`draw`]'s numbers, then those that are drawn apart.
-pub const KINDS: [&str; 21] = [
+pub const KINDS: [&str; 24] = [
     "kill",
     "power cut",
     "disk lost",
@@ -122,6 +128,9 @@ pub const KINDS: [&str; 21] = [
     "forget",
     "clone",
     "new file",
+    "slow reader",
+    "repeat",
+    "read error",
     "hang",
     "poison batch",
 ];
@@ -145,6 +154,7 @@ impl Fault {
             Fault::Pause { .. } => 9,
             Fault::Panic { .. } => 10,
             Fault::Skew { .. } => 11,
+            Fault::Disk { kind: DiskTrouble::Read, .. } => 21,
             Fault::Disk { .. } => 12,
             Fault::Operator { .. } => 13,
             Fault::Damage { .. } => 14,
@@ -152,8 +162,10 @@ impl Fault {
             Fault::Forget { .. } => 16,
             Fault::Clone { .. } => 17,
             Fault::File { .. } => 18,
-            Fault::Hang { .. } => 19,
-            Fault::Poison { .. } => 20,
+            Fault::SlowReader { .. } => 19,
+            Fault::Repeat { .. } => 20,
+            Fault::Hang { .. } => 22,
+            Fault::Poison { .. } => 23,
         }
     }
 }

@@ -3,9 +3,9 @@
 //!
 //! * [`world`] has the time and the queue of what will happen, [`net`] the connections, [`disk`] the disks, [`faults`] what
 //!   goes wrong, and [`strike`] does it.
-//! * The shells: [`relay`] with [`spill`], [`partial`], [`finals`] with [`sender`], [`replayer`], [`plain`]. They hold no
+//! * The shells: [`relay`] with [`raw`], [`live`] and [`spill`], [`partial`], [`finals`] with [`sender`], [`replayer`], [`plain`]. They hold no
 //!   decision; what their real counterparts decide outside of `engine` is named in `README.md`.
-//! * [`truth`] knows what no node knows; [`oracle`] says what stores must hold; [`check`] has the invariants;
+//! * [`truth`] and [`lines`] know what no node knows; [`oracle`] says what stores must hold; [`check`] has the invariants;
 //!   [`coverage`] says what a thousand seeds must have met.
 //! * [`run`] is one run, [`shrink`] makes a failing one small.
 #![allow(clippy::wildcard_enum_match_arm, reason = "a shell ends a link that says any frame which it does not take")]
@@ -18,12 +18,15 @@ pub mod disk;
 pub mod faults;
 pub mod file;
 pub mod finals;
+pub mod lines;
+pub mod live;
 pub mod net;
 pub mod node;
 pub mod oracle;
 pub mod partial;
 pub mod plain;
 pub mod rare;
+pub mod raw;
 pub mod records;
 pub mod relay;
 pub mod replayer;

@@ -9,7 +9,7 @@ use engine::time::Mono;
 use engine::wire::{self, Frame};
 
 use crate::node::{Plain, Port};
-use crate::sender::LINGER;
+use crate::sender::{LINGER, SILENCE};
 use crate::setup::{LinkId, LinkKind, NodeId};
 use crate::world::{Event, World};
 
@@ -44,6 +44,10 @@ pub struct Conn {
     alive: [Mono; 2],
     pinged: [Mono; 2],
     half_closed: bool,
+    /// A slow store reads the next block then.
+    reads_at: Mono,
+    /// Lines to a store do not reach its kernel since then.
+    unacknowledged: Option<Mono>,
     /// When the end that dialled was closed.
     closed_at: Option<Mono>,
 }
@@ -93,6 +97,14 @@ impl World {
         let Some(of) = self.conns.get(&conn) else { return };
         let link = &self.setup.links[of.link];
         let (node, from) = if to == 0 { (link.dialer, link.acceptor) } else { (link.acceptor, link.dialer) };
+        let is_away = self.hosts[node].process.is_none() || self.cut_until(from, node).is_some();
+        if matches!(msg, Msg::Lines(_)) {
+            let now = self.now;
+            if let Some(of) = self.conns.get_mut(&conn) {
+                of.unacknowledged = is_away.then(|| of.unacknowledged.unwrap_or(now));
+            }
+        }
+        let Some(of) = self.conns.get(&conn) else { return };
         if !of.open[to] {
             // A kernel that does not know the connection says so.
             let answers = of.open[1 - to] && self.hosts[node].process.is_some();
@@ -102,7 +114,9 @@ impl World {
             return;
         }
         let paused = Some(self.hosts[node].paused_until).filter(|until| *until > self.now);
-        let until = self.cut_until(from, node).or(paused).map(|until| until + Duration::from_micros(10));
+        let reads = Some(of.reads_at).filter(|_| matches!(msg, Msg::Lines(_) | Msg::HalfClose));
+        let slow = reads.filter(|at| *at > self.now && self.slow(node).is_some());
+        let until = self.cut_until(from, node).or(paused).max(slow).map(|until| until + Duration::from_micros(10));
         if let Some(at) = until.max(Some(of.held[to]).filter(|held| *held > self.now)) {
             // What comes behind it must not overtake it.
             if let Some(of) = self.conns.get_mut(&conn) {
@@ -112,6 +126,10 @@ impl World {
             self.plan(at, Event::Deliver { conn, to, msg });
             return;
         }
+        if let (Some(each), Some(of)) = (self.slow(node), self.conns.get_mut(&conn)) {
+            of.reads_at = self.now + each;
+        }
+        let Some(of) = self.conns.get(&conn) else { return };
         self.trace.note(self.now, 5, conn << 1 | to as u64);
         match msg {
             Msg::Ping => self.send(conn, 1 - to, Msg::Pong),
@@ -142,6 +160,11 @@ impl World {
             }
             Msg::Reset => self.close(conn, to, false),
         }
+    }
+
+    /// How long a store takes for a block now, if it is slow.
+    fn slow(&self, node: NodeId) -> Option<Duration> {
+        self.hosts[node].slow.filter(|(until, _)| *until > self.now).map(|(_, each)| each)
     }
 
     fn note_alive(&mut self, conn: u64, side: usize) {
@@ -183,6 +206,10 @@ impl World {
                 let link = of.link;
                 self.dials[link].up = true;
                 let node = self.setup.links[link].dialer;
+                for bytes in self.dials[link].heard.take().unwrap_or_default() {
+                    self.truth.visit("heard again");
+                    self.send(conn, 1, Msg::Frame(bytes));
+                }
                 self.call(node, |process, cx| process.node().up(cx, link, &welcome));
             }
             (false, _, frame) => {
@@ -194,6 +221,7 @@ impl World {
             }
             (true, _, frame) => {
                 let Some((node, port)) = self.port_of(conn, to) else { return };
+                self.hear(conn, &frame, bytes);
                 let mut refused = None;
                 self.call(node, |process, cx| refused = process.node().frame(cx, port, frame).err());
                 if let Some(why) = refused {
@@ -201,6 +229,18 @@ impl World {
                     self.close(conn, to, true);
                 }
             }
+        }
+    }
+
+    /// Remembers what is to be repeated.
+    fn hear(&mut self, conn: u64, frame: &Frame, bytes: &[u8]) {
+        let Some(of) = self.conns.get(&conn) else { return };
+        let link = of.link;
+        if self.dials[link].conn == Some(conn)
+            && matches!(frame, Frame::Batch { .. } | Frame::Flush(_))
+            && let Some(heard) = self.dials[link].heard.as_mut().filter(|heard| heard.len() < 8)
+        {
+            heard.push(bytes.to_vec());
         }
     }
 
@@ -342,6 +382,8 @@ impl World {
             alive: [now; 2],
             pinged: [now; 2],
             half_closed: false,
+            reads_at: now,
+            unacknowledged: None,
             closed_at: None,
         };
         self.conns.insert(conn, made);
@@ -396,6 +438,10 @@ impl World {
         for (id, of) in &mut self.conns {
             let link = &self.setup.links[of.link];
             if link.kind == LinkKind::Plain {
+                let is_dead = of.unacknowledged.is_some_and(|since| now.since(since) > SILENCE);
+                if link.dialer == node && of.open[0] && is_dead {
+                    dead.push((*id, 0));
+                }
                 continue;
             }
             let side = usize::from(link.acceptor == node);

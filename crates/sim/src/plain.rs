@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use engine::wire::Frame;
 
 use crate::node::{Cx, Node, Port};
+use crate::setup::Role;
 
 /// See the module's head.
 #[derive(Default)]
 pub struct StoreNode {
     pub values: BTreeMap<(Vec<u8>, u32), String>,
+    /// What relays send as it is.
+    pub raw: BTreeMap<(Vec<u8>, u32), String>,
 }
 
 impl Node for StoreNode {
@@ -28,8 +31,17 @@ impl Node for StoreNode {
                 cx.truth.violated("INV-4", || format!("a store read a line that is none: {text}"));
                 continue;
             };
-            let at = at.parse().unwrap_or(0);
-            self.values.insert((name.as_bytes().to_vec(), at), value.to_owned());
+            let key = (name.as_bytes().to_vec(), at.parse().unwrap_or(0));
+            if !name.starts_with("raw.") {
+                self.values.insert(key, value.to_owned());
+                continue;
+            }
+            if let Role::Store(store) = cx.setup.nodes[cx.me]
+                && !cx.truth.lines.read(store, &key, value)
+            {
+                cx.truth.violated("INV-4", || format!("a store read a raw line that nobody sent to it: {text}"));
+            }
+            self.raw.insert(key, value.to_owned());
         }
     }
 

@@ -1,18 +1,21 @@
 //! Faults that are drawn apart, each kind by a generator of its own: a new kind changes nothing in the runs that do not have it.
 //! Each strikes a part of the runs, a few times.
 
-use crate::faults::{Fault, Forgets, Planned};
+use crate::faults::{DiskTrouble, Fault, Forgets, Planned};
 use crate::rng::Rng;
-use crate::setup::{NodeId, Role, Setup, Spares};
+use crate::setup::{LinkId, LinkKind, NodeId, Role, Setup, Spares};
 
 const CLONE: Kind = Kind { salt: 0x00c1_07e5, percent: 10, most: 1, draw: clone };
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 9] = [
     Kind { salt: 0x00a1_1c07, percent: 15, most: 3, draw: kill_then_power },
     Kind { salt: 0x00f0_96e7, percent: 10, most: 2, draw: forget },
     CLONE,
     Kind { salt: 0x0f11_e000, percent: 20, most: 3, draw: new_file },
     Kind { salt: 0x004a_96ed, percent: 15, most: 4, draw: hang },
     Kind { salt: 0x0090_1507, percent: 10, most: 4, draw: poison },
+    Kind { salt: 0x0051_0ead, percent: 20, most: 3, draw: slow_reader },
+    Kind { salt: 0x002e_9ea7, percent: 15, most: 3, draw: repeat },
+    Kind { salt: 0x002e_adee, percent: 15, most: 3, draw: read_error },
 ];
 
 struct Kind {
@@ -50,6 +53,12 @@ pub fn schedule(seed: u64, setup: &Setup, from: u64, until: u64) -> Vec<Planned>
     planned
 }
 
+/// Half of the runs have raw lines, with what they need drawn by a generator of its own.
+pub fn raw(seed: u64) -> Option<Rng> {
+    let mut rng = Rng::new(seed ^ 0x0a71_13e5);
+    rng.percent(50).then_some(rng)
+}
+
 /// One of the nodes of this kind.
 fn some(rng: &mut Rng, setup: &Setup, wanted: impl Fn(&Role) -> bool) -> NodeId {
     let nodes: Vec<NodeId> = (0..setup.regular).filter(|node| wanted(&setup.nodes[*node])).collect();
@@ -61,6 +70,26 @@ fn some(rng: &mut Rng, setup: &Setup, wanted: impl Fn(&Role) -> bool) -> NodeId 
 fn kill_then_power(rng: &mut Rng, setup: &Setup) -> Fault {
     let node = some(rng, setup, |role| matches!(role, Role::Relay(_) | Role::Final(_)));
     Fault::KillThenPower { node, down_ms: rng.range(300, 3_000), after_ms: rng.range(50, 1_500) }
+}
+
+/// A store that is behind, for seconds.
+fn slow_reader(rng: &mut Rng, setup: &Setup) -> Fault {
+    let node = some(rng, setup, |role| matches!(role, Role::Store(_)));
+    Fault::SlowReader { node, ms: rng.range(2_000, 9_000), each_ms: rng.pick(&[50, 300, 1_500]) }
+}
+
+/// A batch or a flush that was delivered comes again.
+fn repeat(rng: &mut Rng, setup: &Setup) -> Fault {
+    let with_batches =
+        |link: &LinkId| matches!(setup.links[*link].kind, LinkKind::Up | LinkKind::Down | LinkKind::Send);
+    let links: Vec<LinkId> = (0..setup.regular_links).filter(with_batches).collect();
+    Fault::Repeat { link: rng.pick(&links), ms: rng.range(100, 4_000) }
+}
+
+/// A disk that cannot be read now, and later can.
+fn read_error(rng: &mut Rng, setup: &Setup) -> Fault {
+    let node = some(rng, setup, |role| matches!(role, Role::Relay(_) | Role::Final(_)));
+    Fault::Disk { node, nth: rng.range(1, 9), writes: rng.range(1, 3), kind: DiskTrouble::Read }
 }
 
 /// Any file, also an older one again.

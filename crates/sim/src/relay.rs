@@ -6,12 +6,15 @@ use std::time::Duration;
 use engine::batch::{BatchId, Builder, Incarnation, PartitionSet};
 use engine::health::{self, Orders, Pool};
 use engine::relay::{Relay, Settings};
+use engine::store_link::Event;
 use engine::time::{Mono, UnixSeconds};
 use engine::verdict::Verdict;
 use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 
 use crate::book::Book;
+use crate::live::Live;
 use crate::node::{Cx, Node, Port};
+use crate::raw::RawLines;
 use crate::setup::{LinkId, Setup};
 use crate::spill::Spiller;
 use crate::truth::{Fate, Point};
@@ -33,6 +36,7 @@ pub struct RelayNode {
     pub pool: Pool,
     pub orders: Orders,
     pub spill: Spiller,
+    pub raw: RawLines,
     pub who: Incarnation,
     pub book: Book,
     told: BTreeMap<Port, usize>,
@@ -95,6 +99,7 @@ impl RelayNode {
             orders: pool.orders(),
             pool,
             spill: Spiller::new(who),
+            raw: RawLines::new(cx, epoch),
             who,
             book: Book::open(cx),
             told: BTreeMap::new(),
@@ -113,7 +118,7 @@ impl RelayNode {
 
     /// Clients send points, if they are read now.
     pub fn input(&mut self, cx: &mut Cx<'_>) {
-        if !self.machine.accepts(cx.now) {
+        if !self.machine.accepts(cx.now) || !self.raw.accepts(cx.now) {
             cx.truth.visit("clients wait");
             return;
         }
@@ -127,6 +132,7 @@ impl RelayNode {
             let value = i64::try_from(cx.rng.range(0, 999)).unwrap_or(0) - 300;
             self.append(cx, Point { series, value, at });
         }
+        self.raw.input(cx);
         let full = cx.setup.tunables.batch_bytes;
         self.seal(cx, |lane, _| lane.builder.body_len() >= full);
         self.account(cx);
@@ -271,12 +277,13 @@ impl Node for RelayNode {
         self.seal(cx, |lane, now| now.since(lane.since) >= linger);
         self.machine.tick(cx.now);
         self.watch(cx);
-        self.spill.step(cx, &mut self.machine);
+        self.raw.tick(cx);
+        self.spill.step(cx, &mut Live { machine: &mut self.machine, raw: &mut self.raw });
         self.account(cx);
     }
 
     fn wake(&mut self, cx: &mut Cx<'_>, _tag: u32) {
-        self.spill.step(cx, &mut self.machine);
+        self.spill.step(cx, &mut Live { machine: &mut self.machine, raw: &mut self.raw });
         self.account(cx);
     }
 
@@ -378,6 +385,10 @@ impl Node for RelayNode {
         Ok(())
     }
 
+    fn plain(&mut self, cx: &mut Cx<'_>, link: LinkId, event: Event) {
+        self.raw.event(cx, link, event);
+    }
+
     fn pump(&mut self, cx: &mut Cx<'_>) {
         for link in cx.setup.dialed_by(cx.me) {
             let Some(peer) = self.peer(cx, link).filter(|_| self.up.contains(&link)) else { continue };
@@ -406,6 +417,7 @@ impl Node for RelayNode {
         for (port, told) in self.told.iter_mut().filter(|(port, _)| matches!(port, Port::Conn(_))) {
             self.book.tell(cx, *port, told);
         }
+        self.raw.pump(cx);
         self.spill.pump(cx);
     }
 }

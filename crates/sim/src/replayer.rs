@@ -7,12 +7,15 @@ use engine::final_node::pace::Debt;
 use engine::health::{self, Orders, Pool};
 use engine::pace::{Controller, STEP, Seen};
 use engine::replay::{Change, Control, Key, Plan, Replay, Settings, Start};
+use engine::store_link::{Block, Event};
 use engine::time::Mono;
 use engine::verdict::Verdict;
 use engine::wire::{Class, Frame, Hello, HelloOk, PROTOCOL, Role};
 
 use crate::book::Book;
 use crate::node::{Cx, Node, Port};
+use crate::rng::Rng;
+use crate::sender::{self, Sender};
 use crate::setup::{LinkId, LinkKind, Setup};
 
 const TURNS: usize = 64;
@@ -33,6 +36,8 @@ pub struct ReplayerNode {
     stepped: Mono,
     sent: u64,
     up: BTreeMap<LinkId, ()>,
+    /// One for each store, as `replayer::stores`.
+    senders: Vec<Sender>,
 }
 
 impl ReplayerNode {
@@ -41,7 +46,8 @@ impl ReplayerNode {
         let plan = Plan { floor: 50, start: Start::Rate, large_points: 1 << 40, replayers: 1 };
         let control = Control::new(cx.setup.tunables.replay_rate, true);
         let names: Vec<String> = cx.peers.iter().map(|peer| cx.setup.peers[*peer].clone()).collect();
-        let settings = Settings { sources: cx.setup.relays.clone(), receivers: names.clone(), stores: Vec::new() };
+        let stores = cx.setup.raw.as_ref().map(|raw| raw.names.clone()).unwrap_or_default();
+        let settings = Settings { sources: cx.setup.relays.clone(), receivers: names.clone(), stores };
         let bounds = control.bounds(&plan);
         let health = health::Settings {
             kind: health::Kind::Free,
@@ -68,6 +74,25 @@ impl ReplayerNode {
             stepped: Mono::ZERO,
             sent: 0,
             up: BTreeMap::new(),
+            senders: senders(cx),
+        }
+    }
+
+    /// Blocks to the senders, and what became of them.
+    fn feed(&mut self, cx: &mut Cx<'_>) {
+        for (store, sender) in self.senders.iter_mut().enumerate() {
+            sender.tick(cx);
+            self.machine.store_state(store, sender.link.accepts(cx.now));
+            while let Some((key, bytes, points)) = self.machine.next_block(store) {
+                if sender.link.offer(cx.now, Block { bytes, points }).is_err() {
+                    cx.truth.visit("replayed block refused");
+                    self.machine.block_refused(store, key);
+                    break;
+                }
+                cx.truth.visit("block replayed");
+                self.machine.block_offered(store, key, sender.link.progress().offered);
+            }
+            self.machine.store_released(store, sender.link.progress().released);
         }
     }
 
@@ -129,6 +154,7 @@ impl ReplayerNode {
 impl Node for ReplayerNode {
     fn tick(&mut self, cx: &mut Cx<'_>) {
         self.machine.tick(cx.now);
+        self.feed(cx);
         if cx.now.since(self.stepped) >= STEP {
             self.stepped = cx.now;
             let seen = Seen { delay: self.machine.queue_delay(cx.now), sent: self.machine.sent() - self.sent };
@@ -214,7 +240,14 @@ impl Node for ReplayerNode {
         Ok(())
     }
 
+    fn plain(&mut self, cx: &mut Cx<'_>, link: LinkId, event: Event) {
+        if let Some(sender) = self.senders.iter_mut().find(|sender| sender.to == link) {
+            sender.event(cx, event);
+        }
+    }
+
     fn pump(&mut self, cx: &mut Cx<'_>) {
+        self.senders.iter_mut().for_each(|sender| sender.pump(cx));
         self.pace(cx);
         let links: Vec<LinkId> = self.up.keys().copied().collect();
         for link in links {
@@ -237,4 +270,11 @@ impl Node for ReplayerNode {
             }
         }
     }
+}
+
+fn senders(cx: &Cx<'_>) -> Vec<Sender> {
+    let Some(raw) = &cx.setup.raw else { return Vec::new() };
+    let mut rng = Rng::new(raw.seed ^ 0x5e4d ^ u64::from(cx.unix.0));
+    let to = (0..cx.setup.stores).filter_map(|index| cx.setup.link_to(cx.me, LinkKind::Plain, index));
+    to.map(|to| Sender::new(sender::settings(), rng.number(), to)).collect()
 }

@@ -58,7 +58,8 @@ pub struct Report {
 /// Runs one seed. A panic anywhere is a violation.
 pub fn run(plan: &Plan) -> Report {
     let spares = if plan.old || plan.calm { Spares::default() } else { rare::spares(plan.seed) };
-    let mut world = World::new(plan.seed, plan.verbose, spares);
+    let raw = if plan.old { None } else { rare::raw(plan.seed) };
+    let mut world = World::new(plan.seed, plan.verbose, spares, raw);
     let schedule = schedule(plan, &world);
     world.truth.allowed = faults::allowed(&schedule);
     let ended = catch_unwind(AssertUnwindSafe(|| drive(&mut world, &schedule)));
@@ -157,6 +158,7 @@ fn noise(world: &mut World) -> Option<String> {
         let is_loud = match &mut host.process {
             None if host.gone => None,
             None => Some("is down".to_owned()),
+            Some(Process::Relay(relay)) if !relay.raw.is_quiet() => Some("holds raw lines".to_owned()),
             Some(Process::Relay(relay)) => match (relay.machine.held().1, relay.spill.pending()) {
                 (0, Some(0)) => None,
                 // Given up with it: what was made for rules that it alone has read nobody can evaluate.
@@ -190,16 +192,19 @@ fn finish(world: &mut World) {
             }
         });
     }
-    let stores: Vec<(String, Lines)> = world
+    let stores: Vec<(String, Lines, Lines)> = world
         .hosts
         .iter()
         .zip(&world.setup.names)
         .filter_map(|(host, name)| match &host.process {
-            Some(Process::Store(store)) => Some((name.clone(), store.values.clone())),
+            Some(Process::Store(store)) => Some((name.clone(), store.values.clone(), store.raw.clone())),
             _ => None,
         })
         .collect();
-    for (name, values) in stores {
+    for (index, (name, values, raw)) in stores.into_iter().enumerate() {
         check::converged(&world.setup, &mut world.truth, &name, &values);
+        if let Some(what) = world.truth.lines.missing(index, &raw) {
+            world.truth.violated("INV-4", || format!("{name}, raw lines: {what}"));
+        }
     }
 }

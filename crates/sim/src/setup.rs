@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::pattern::Selector;
 use engine::pool;
 use engine::ring::{Ring, RingKind, StoreAddress, StoreSpec};
+use engine::route::{RouteSpec, RouteTable, Target};
 use engine::rule::RuleSet;
 
 use crate::file::{self, File};
@@ -45,7 +47,7 @@ pub enum LinkKind {
     Borrow,
     /// Replayer to partial node.
     Send,
-    /// Final node to a plain store.
+    /// To a plain store; in runs with raw lines relays and the replayer have such links, too.
     Plain,
 }
 
@@ -74,6 +76,20 @@ pub struct Setup {
     /// Names of the series that clients send.
     pub series: Vec<String>,
     pub tunables: Tunables,
+    /// `None`: no raw lines in this run.
+    pub raw: Option<Raw>,
+}
+
+/// Raw lines from clients to plain stores.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// For generators of their own.
+    pub seed: u64,
+    pub retain_bytes: u64,
+    /// For each store what the spill calls it.
+    pub names: Vec<String>,
+    /// For each relay, a spare one included, and series of its clients the stores that its route and ring name.
+    pub to: Vec<Vec<Vec<usize>>>,
 }
 
 /// Nodes that are not there from the beginning.
@@ -123,6 +139,48 @@ impl Tunables {
     }
 }
 
+/// Series that each relay's clients send as they are.
+const RAW_SERIES: usize = 6;
+
+/// The name of one.
+pub fn raw_name(relay: usize, series: usize) -> String {
+    format!("raw.r{relay}.s{series}")
+}
+
+impl Raw {
+    /// One store with an address each, or stores of one address; through the route table of the product.
+    fn draw(mut rng: Rng, stores: usize) -> Raw {
+        let address = |n: usize| StoreAddress { host: format!("carbon-{}", n + 1), port: 2003, instance: None };
+        let spec = |name: String, addresses: Vec<StoreAddress>, replicas| {
+            let ring = RingKind::CarbonCh;
+            StoreSpec { name, addresses, ring, replicas }
+        };
+        let is_ring = rng.percent(50);
+        let (specs, names): (Vec<StoreSpec>, Vec<String>) = if is_ring {
+            let all: Vec<StoreAddress> = (0..stores).map(address).collect();
+            let names = (0..stores).map(|n| format!("ring/carbon-{}:2003", n + 1)).collect();
+            (vec![spec("ring".to_owned(), all, rng.index(stores) + 1)], names)
+        } else {
+            let one = |n: usize| spec(format!("carbon-{}", n + 1), vec![address(n)], 1);
+            let names = (1..=stores).map(|n| format!("carbon-{n}/carbon-{n}:2003")).collect();
+            ((0..stores).map(one).collect(), names)
+        };
+        let selector = Selector::Glob("raw.**".to_owned());
+        let route = RouteSpec { selector, to: (0..specs.len()).map(Target::Store).collect(), stop: true };
+        let routes = RouteTable::compile(&[route], &specs).unwrap_or_else(|errors| panic!("our own route: {errors:?}"));
+        let to = |relay, series| {
+            let decision = routes.decide(raw_name(relay, series).as_bytes());
+            decision.addresses.iter().map(|(store, address)| if is_ring { *address } else { *store }).collect()
+        };
+        Raw {
+            retain_bytes: rng.pick(&[1 << 10, 4 << 10, 1 << 20]),
+            names,
+            to: (0..=RELAYS).map(|relay| (0..RAW_SERIES).map(|series| to(relay, series)).collect()).collect(),
+            seed: rng.number(),
+        }
+    }
+}
+
 const RELAYS: usize = 2;
 const PARTIALS: usize = 3;
 const FINALS: usize = 2;
@@ -132,7 +190,7 @@ impl Setup {
     ///
     /// # Panics
     /// When our own rules do not compile.
-    pub fn new(rng: &mut Rng, spares: Spares) -> Setup {
+    pub fn new(rng: &mut Rng, spares: Spares, raw: Option<Rng>) -> Setup {
         let stores = rng.pick(&[1, 2]);
         let mut nodes = Vec::new();
         nodes.extend((0..RELAYS).map(Role::Relay));
@@ -141,7 +199,7 @@ impl Setup {
         nodes.push(Role::Replayer);
         nodes.extend((0..stores).map(Role::Store));
         let regular = nodes.len();
-        let regular_links = links(&nodes).len();
+        let regular_links = links(&nodes, raw.is_some()).len();
         nodes.extend(spares.relay.then_some(Role::Relay(RELAYS)));
         nodes.extend(spares.partial.then_some(Role::Partial(PARTIALS)));
         let names: Vec<String> = nodes.iter().map(|role| name(*role)).collect();
@@ -160,9 +218,10 @@ impl Setup {
         Setup {
             rings: (0..stores).map(|_| ring()).collect(),
             tunables: Tunables::draw(rng),
-            links: with_spares(&nodes, regular),
+            links: with_spares(&nodes, regular, raw.is_some()),
             regular_links,
             regular,
+            raw: raw.map(|rng| Raw::draw(rng, stores)),
             nodes,
             names,
             files,
@@ -175,6 +234,11 @@ impl Setup {
             stores,
             series,
         }
+    }
+
+    /// The store that a spill's destination is of.
+    pub fn store_of(&self, destination: &str) -> Option<usize> {
+        self.raw.as_ref()?.names.iter().position(|name| name == destination)
     }
 
     /// The spare node of this kind.
@@ -208,7 +272,7 @@ fn name(role: Role) -> String {
     }
 }
 
-fn links(nodes: &[Role]) -> Vec<Link> {
+fn links(nodes: &[Role], raw: bool) -> Vec<Link> {
     let mut links = Vec::new();
     for (dialer, from) in nodes.iter().enumerate() {
         for (acceptor, to) in nodes.iter().enumerate() {
@@ -218,6 +282,7 @@ fn links(nodes: &[Role]) -> Vec<Link> {
                 (Role::Replayer, Role::Relay(n)) => Some((LinkKind::Borrow, n)),
                 (Role::Replayer, Role::Partial(n)) => Some((LinkKind::Send, n)),
                 (Role::Final(_), Role::Store(n)) => Some((LinkKind::Plain, n)),
+                (Role::Relay(_) | Role::Replayer, Role::Store(n)) if raw => Some((LinkKind::Plain, n)),
                 _ => None,
             };
             if let Some((kind, index)) = found {
@@ -229,9 +294,9 @@ fn links(nodes: &[Role]) -> Vec<Link> {
 }
 
 /// Those of spare nodes last, so that the others have the numbers that they have without.
-fn with_spares(nodes: &[Role], regular: usize) -> Vec<Link> {
+fn with_spares(nodes: &[Role], regular: usize, raw: bool) -> Vec<Link> {
     let is_regular = |link: &Link| link.dialer < regular && link.acceptor < regular;
-    let (mut all, spare): (Vec<Link>, Vec<Link>) = links(nodes).into_iter().partition(is_regular);
+    let (mut all, spare): (Vec<Link>, Vec<Link>) = links(nodes, raw).into_iter().partition(is_regular);
     all.extend(spare);
     all
 }

@@ -7,14 +7,13 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use engine::batch::{BatchId, Incarnation};
-use engine::relay::Relay;
-use engine::spill::{self, AGGREGATE, Content, Entry, Lost, Offered, Op, Origin, Settled, Spill, Why, records_from};
+use engine::spill::{self, Lost, Offered, Op, Origin, Settled, Spill};
 use engine::time::Mono;
 use engine::wire::{Done, Frame, LeaseEnd, LeaseRequest, Outcome, Ticket};
 use store::{MemStore, Store, StoreError, WriteBatch};
 
+use crate::live::{Live, Owner, Told, balance, find_untold, finished};
 use crate::node::{Cx, Port};
-use crate::truth::Fate;
 
 const PULL_BYTES: u64 = 4 << 20;
 const REOPEN: Duration = Duration::from_secs(1);
@@ -23,8 +22,8 @@ const BACKLOG_EVERY: Duration = Duration::from_secs(1);
 struct Session {
     store: MemStore,
     spill: Spill,
-    fresh: Vec<(Ticket, Option<BatchId>)>,
-    untold: VecDeque<(Ticket, Option<BatchId>)>,
+    fresh: Vec<(Ticket, Owner)>,
+    untold: VecDeque<(Ticket, Owner)>,
     unsynced_since: Option<Mono>,
     oldest: Option<(Option<u32>, Option<engine::time::UnixSeconds>)>,
 }
@@ -49,6 +48,8 @@ pub struct Spiller {
     gone: Vec<u64>,
     backlog_at: Mono,
     able: bool,
+    /// The store failed: what it may have of blocks in hand, their senders have back.
+    void_blocks: bool,
 }
 
 impl Spiller {
@@ -65,6 +66,7 @@ impl Spiller {
             gone: Vec::new(),
             backlog_at: Mono::ZERO,
             able: false,
+            void_blocks: false,
         }
     }
 
@@ -103,34 +105,35 @@ impl Spiller {
     }
 
     /// Does what is due.
-    pub fn step(&mut self, cx: &mut Cx<'_>, machine: &mut Relay) {
-        if self.is_hung(cx, machine) {
+    pub fn step(&mut self, cx: &mut Cx<'_>, live: &mut Live<'_>) {
+        if self.is_hung(cx, live) {
             return;
         }
         if self.session.is_none() {
             if cx.now < self.retry_at {
                 return;
             }
-            if let Err(error) = self.open(cx, machine) {
-                self.failed(cx, machine, &error);
+            if let Err(error) = self.open(cx, live) {
+                self.failed(cx, live, &error);
                 return;
             }
         }
-        if let Err(error) = self.work(cx, machine) {
-            self.failed(cx, machine, &error);
+        if let Err(error) = self.work(cx, live) {
+            self.failed(cx, live, &error);
         }
     }
 
-    fn failed(&mut self, cx: &mut Cx<'_>, machine: &mut Relay, error: &StoreError) {
+    fn failed(&mut self, cx: &mut Cx<'_>, live: &mut Live<'_>, error: &StoreError) {
         cx.truth.visit("spill failed");
         cx.trace.say(cx.now, || format!("spill of node {} failed: {error}", cx.me));
         self.session = None;
+        self.void_blocks = true;
         self.able = false;
         self.retry_at = cx.now + REOPEN;
-        machine.set_spill(cx.now, false);
+        live.set_able(cx, false);
     }
 
-    fn open(&mut self, cx: &mut Cx<'_>, machine: &mut Relay) -> Result<(), StoreError> {
+    fn open(&mut self, cx: &mut Cx<'_>, live: &mut Live<'_>) -> Result<(), StoreError> {
         let store = cx.disk.store.open();
         let mut entries = Vec::new();
         let (from, to) = spill::books_range();
@@ -152,47 +155,50 @@ impl Spiller {
             Session { store, spill, fresh: Vec::new(), untold: VecDeque::new(), unsynced_since: None, oldest: None };
         match &self.tails {
             None => self.tails = Some(session.spill.lanes().iter().map(|lane| (lane.lane, lane.tail)).collect()),
-            Some(tails) => find_untold(&mut session, tails, self.who)?,
+            Some(tails) => {
+                let life = (self.who, std::mem::take(&mut self.void_blocks));
+                session.untold.extend(find_untold((&session.store, &session.spill), tails, life, live.raw)?);
+            }
         }
         self.session = Some(session);
-        self.sync_written(cx, machine)?;
-        machine.spill_restarted(cx.now);
-        if self.write(cx, machine)? {
+        self.sync_written(cx, live)?;
+        live.restarted(cx);
+        if self.write(cx, live)? {
             self.able = true;
-            machine.set_spill(cx.now, true);
+            live.set_able(cx, true);
         }
         Ok(())
     }
 
-    fn work(&mut self, cx: &mut Cx<'_>, machine: &mut Relay) -> Result<(), StoreError> {
+    fn work(&mut self, cx: &mut Cx<'_>, live: &mut Live<'_>) -> Result<(), StoreError> {
         let Some(session) = &mut self.session else { return Ok(()) };
         if session.spill.tick(cx.now, cx.unix) > 0 {
             cx.truth.visit("lease ran out");
         }
         if self.able {
-            self.pull(cx, machine)?;
+            self.pull(cx, live)?;
         } else if cx.now >= self.retry_at {
             self.retry_at = cx.now + REOPEN;
             self.able = true;
-            machine.set_spill(cx.now, true);
+            live.set_able(cx, true);
         }
-        for ticket in machine.take_settled() {
+        for ticket in live.take_settled() {
             self.settle(cx, ticket, Outcome::Delivered)?;
         }
-        self.serve(cx, machine)?;
+        self.serve(cx, live)?;
         self.check()?;
         let Some(session) = &self.session else { return Ok(()) };
         if session.spill.has_changes() {
-            self.write(cx, machine)?;
+            self.write(cx, live)?;
         }
         let every = cx.setup.tunables.spill_sync;
         let due = self.session.as_ref().and_then(|session| session.unsynced_since).map(|since| since + every);
         match due {
-            Some(due) if due <= cx.now => self.sync_written(cx, machine)?,
+            Some(due) if due <= cx.now => self.sync_written(cx, live)?,
             Some(due) => cx.wakes.push((due, 0)),
             None => {}
         }
-        self.say_oldest(machine);
+        self.say_oldest(live);
         if cx.now.since(self.backlog_at) >= BACKLOG_EVERY
             && let Some(session) = &self.session
         {
@@ -207,25 +213,20 @@ impl Spiller {
         Ok(())
     }
 
-    fn pull(&mut self, cx: &mut Cx<'_>, machine: &mut Relay) -> Result<(), StoreError> {
+    fn pull(&mut self, cx: &mut Cx<'_>, live: &mut Live<'_>) -> Result<(), StoreError> {
         let Some(session) = &mut self.session else { return Ok(()) };
-        for (batch, why) in machine.take_dead() {
+        for (batch, why) in live.machine.take_dead() {
             session.spill.keep_dead(&batch, why.as_str());
         }
-        for due in machine.next_due(cx.now, PULL_BYTES) {
-            cx.truth.visit(due.why.as_str());
-            let destination = destination(cx, &due.batch);
-            let ticket = session.spill.append(&Entry::batch(&destination, &due.batch, due.why));
-            session.fresh.push((ticket, Some(due.batch.id())));
-        }
+        session.fresh.extend(live.append_due(cx, self.who.epoch, PULL_BYTES, &mut session.spill));
         if !session.fresh.is_empty() {
-            self.write(cx, machine)?;
+            self.write(cx, live)?;
         }
         Ok(())
     }
 
     /// False: the disk is full, and what was not written is given back.
-    fn write(&mut self, cx: &mut Cx<'_>, machine: &mut Relay) -> Result<bool, StoreError> {
+    fn write(&mut self, cx: &mut Cx<'_>, live: &mut Live<'_>) -> Result<bool, StoreError> {
         let Some(session) = &mut self.session else { return Ok(false) };
         let mut batch = WriteBatch::new();
         for op in session.spill.ops() {
@@ -247,11 +248,11 @@ impl Spiller {
                 session.spill.refused();
                 session.fresh.clear();
                 if session.unsynced_since.is_some() {
-                    self.sync_written(cx, machine)?;
+                    self.sync_written(cx, live)?;
                 }
                 self.able = false;
                 self.retry_at = cx.now + REOPEN;
-                machine.set_spill(cx.now, false);
+                live.set_able(cx, false);
                 return Ok(false);
             }
             Err(error) => return Err(error),
@@ -262,13 +263,13 @@ impl Spiller {
         Ok(true)
     }
 
-    fn sync_written(&mut self, cx: &mut Cx<'_>, machine: &mut Relay) -> Result<(), StoreError> {
+    fn sync_written(&mut self, cx: &mut Cx<'_>, live: &mut Live<'_>) -> Result<(), StoreError> {
         let Some(session) = &mut self.session else { return Ok(()) };
         session.store.sync()?;
         cx.disk.witness = Some(session.spill.witness());
         session.unsynced_since = None;
-        self.say_oldest(machine);
-        self.tell(cx, machine)?;
+        self.say_oldest(live);
+        self.tell(cx, live)?;
         let Some(session) = &mut self.session else { return Ok(()) };
         for (from, to) in session.spill.synced() {
             session.store.forget(&from, &to)?;
@@ -276,16 +277,25 @@ impl Spiller {
         Ok(())
     }
 
-    fn tell(&mut self, cx: &mut Cx<'_>, machine: &mut Relay) -> Result<(), StoreError> {
+    fn tell(&mut self, cx: &mut Cx<'_>, live: &mut Live<'_>) -> Result<(), StoreError> {
         let Some(session) = &mut self.session else { return Ok(()) };
         let mut at_once = Vec::new();
         for (ticket, owner) in std::mem::take(&mut session.untold) {
-            if let Some(id) = owner {
-                if machine.spilled(cx.now, id, ticket) {
-                    self.told.insert(id);
-                } else {
-                    at_once.push(ticket);
+            let keeps = match owner {
+                Owner::Live(told) => {
+                    let keeps = live.spilled(cx, told, ticket);
+                    if let Told::Batch(id) = told
+                        && keeps
+                    {
+                        self.told.insert(id);
+                    }
+                    keeps
                 }
+                Owner::Nobody => true,
+                Owner::Void => false,
+            };
+            if !keeps {
+                at_once.push(ticket);
             }
             let tail = self.tails.get_or_insert_default().entry(ticket.lane).or_default();
             *tail = (*tail).max(ticket.ordinal + 1);
@@ -299,12 +309,12 @@ impl Spiller {
         Ok(())
     }
 
-    fn say_oldest(&mut self, machine: &mut Relay) {
+    fn say_oldest(&mut self, live: &mut Live<'_>) {
         let Some(session) = &mut self.session else { return };
         let oldest = session.spill.oldest();
         if session.oldest != Some(oldest) {
             session.oldest = Some(oldest);
-            machine.set_spilled(oldest.0, oldest.1);
+            live.set_spilled(oldest);
         }
     }
 
@@ -345,17 +355,16 @@ impl Spiller {
             None => session.spill.settle(ticket, meta),
             Some(why) => session.spill.bury(ticket, meta, why, value.as_deref()),
         };
-        let id = value.as_deref().and_then(|value| match spill::decode(value).ok()?.header.content {
-            Content::Batch(id) => Some(id),
-            Content::Block { .. } => None,
-        });
-        if let Some(id) = id.filter(|_| settled == Settled::Now) {
-            finished(cx, id, lost);
+        if let Some(record) = value.as_deref().and_then(|value| spill::decode(value).ok())
+            && settled == Settled::Now
+        {
+            let store = cx.setup.store_of(record.header.destination);
+            finished(cx, &record.header, store, lost);
         }
         Ok(())
     }
 
-    fn serve(&mut self, cx: &mut Cx<'_>, machine: &Relay) -> Result<(), StoreError> {
+    fn serve(&mut self, cx: &mut Cx<'_>, live: &Live<'_>) -> Result<(), StoreError> {
         if let Some(session) = &mut self.session {
             self.gone.drain(..).for_each(|link| session.spill.end_leases_of(link));
         }
@@ -364,7 +373,7 @@ impl Spiller {
             let inbox = self.links.get_mut(&conn).map(|line| std::mem::take(&mut line.inbox)).unwrap_or_default();
             for frame in inbox {
                 match frame {
-                    Frame::LeaseRequest(request) => self.lend(cx, machine, conn, &request)?,
+                    Frame::LeaseRequest(request) => self.lend(cx, live, conn, &request)?,
                     Frame::Done(Done { outcome, tickets }) => {
                         for ticket in tickets {
                             self.settle(cx, ticket, outcome)?;
@@ -377,10 +386,10 @@ impl Spiller {
         Ok(())
     }
 
-    fn lend(&mut self, cx: &mut Cx<'_>, machine: &Relay, conn: u64, request: &LeaseRequest) -> Result<(), StoreError> {
+    fn lend(&mut self, cx: &mut Cx<'_>, live: &Live<'_>, conn: u64, request: &LeaseRequest) -> Result<(), StoreError> {
         let (Some(session), Some(line)) = (&mut self.session, self.links.get_mut(&conn)) else { return Ok(()) };
         let Ok(mut grant) = session.spill.grant(conn, request) else { return Ok(()) };
-        let holds = |origin: Origin<'_>| matches!(origin.content, Content::Batch(id) if machine.holds(id));
+        let holds = |origin: Origin<'_>| live.holds(origin);
         while let Some((from, to)) = session.spill.grant_range(&mut grant, &|_| None) {
             let (spill, store) = (&mut session.spill, &session.store);
             let mut stopped = None;
@@ -431,69 +440,5 @@ impl Spiller {
     /// Points that are pending, and whether the spill is at work.
     pub fn pending(&self) -> Option<u64> {
         self.session.as_ref().map(|session| session.spill.lanes().iter().map(|lane| lane.pending.points).sum())
-    }
-}
-
-/// What a former life wrote and did not tell.
-fn find_untold(session: &mut Session, tails: &BTreeMap<u16, u64>, who: Incarnation) -> Result<(), StoreError> {
-    for lane in session.spill.lanes() {
-        let (from, to) = records_from(lane.lane, tails.get(&lane.lane).copied().unwrap_or(0));
-        let (spill, untold) = (&session.spill, &mut session.untold);
-        session.store.salvage(&from, &to, &mut |_, value| {
-            if let Ok(record) = spill::decode(value) {
-                let ticket = Ticket { lane: lane.lane, ordinal: record.header.before.ordinal };
-                let owner = match record.header.content {
-                    Content::Batch(id) if record.header.why != Why::Import && spill.is_own(&record, who.epoch) => {
-                        Some(id)
-                    }
-                    Content::Batch(_) | Content::Block { .. } => None,
-                };
-                untold.push_back((ticket, owner));
-            }
-            ControlFlow::Continue(())
-        })?;
-    }
-    Ok(())
-}
-
-/// INV-2 at the spill: what is settled as delivered is durable; what is dropped there is no longer owed.
-fn finished(cx: &mut Cx<'_>, id: BatchId, lost: Option<Lost>) {
-    match lost {
-        None if cx.truth.is_dropped(id) => cx.truth.visit("dropped out of the journal"),
-        None if !cx.truth.is_durable(id) && !cx.truth.is_damaged(id) => {
-            cx.truth.violated("INV-2", || format!("{id:?} was settled in the spill, and is not durable"));
-        }
-        None => cx.truth.visit("settled by replay"),
-        Some(why) => {
-            cx.truth.visit(why.as_str());
-            cx.truth.dropped(why.as_str());
-            if !cx.truth.is_durable(id) {
-                cx.truth.set_fate(id, Fate::Dropped);
-            }
-        }
-    }
-}
-
-/// INV-1 of every lane.
-fn balance(cx: &mut Cx<'_>, spill: &Spill) {
-    for lane in spill.lanes() {
-        let dropped: u64 = lane.dropped.iter().map(|(_, tally)| tally.points).sum();
-        lane.dropped.iter().for_each(|(why, _)| cx.truth.visit(why.as_str()));
-        if lane.spilled.points != lane.pending.points + lane.settled.points + dropped {
-            cx.truth.violated("INV-1", || format!("books of a spill's lane: {lane:?}"));
-        }
-    }
-}
-
-fn destination(cx: &Cx<'_>, batch: &engine::batch::Batch) -> String {
-    let owners: BTreeSet<usize> = batch
-        .header()
-        .claims
-        .iter()
-        .filter_map(|claim| cx.setup.owners.get(usize::from(claim.partition)).copied())
-        .collect();
-    match (owners.first(), owners.len()) {
-        (Some(owner), 1) => format!("{AGGREGATE}:{}", cx.setup.finals[*owner]),
-        _ => AGGREGATE.to_owned(),
     }
 }

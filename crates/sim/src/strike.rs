@@ -13,6 +13,7 @@ use store::{Fault as DiskFault, FaultPlan, Store};
 use crate::disk::Disk;
 use crate::faults::{DiskTrouble, Fault, Forgets, KINDS, Order};
 use crate::file::FileId;
+use crate::lines::Kept;
 use crate::rng::Rng;
 use crate::setup::{LinkKind, NodeId, Role};
 use crate::truth::Fate;
@@ -81,6 +82,14 @@ impl World {
             Fault::Disk { node, nth, writes, kind } => self.hosts[node].disk.store.set_faults(plan(nth, writes, kind)),
             Fault::Damage { node, pick } => self.damage(node, pick),
             Fault::Operator { node, what } => self.order(node, what),
+            Fault::SlowReader { node, ms, each_ms } => {
+                let until = self.now + Duration::from_millis(ms);
+                self.hosts[node].slow = Some((until, Duration::from_millis(each_ms)));
+            }
+            Fault::Repeat { link, ms } => {
+                self.dials[link].heard = Some(Vec::new());
+                self.plan(self.now + Duration::from_millis(ms), Event::Fault(Fault::Reset { link }));
+            }
             Fault::File { file, order } => self.roll_out(file, order),
             Fault::KillThenPower { node, down_ms, after_ms } => {
                 self.fell(node, down_ms, false, |_, _| {});
@@ -101,10 +110,13 @@ impl World {
     fn finds(&self, fault: &Fault) -> bool {
         match fault {
             Fault::RollBack { node, .. } => self.hosts[*node].snapshot.is_some() && self.hosts[*node].process.is_some(),
-            Fault::Reset { link } | Fault::HalfOpen { link, .. } => self.dials[*link].conn.is_some(),
+            Fault::Reset { link } | Fault::HalfOpen { link, .. } | Fault::Repeat { link, .. } => {
+                self.dials[*link].conn.is_some()
+            }
             Fault::File { file, .. } => *file != self.file,
             Fault::Kill { node, .. }
             | Fault::KillThenPower { node, .. }
+            | Fault::SlowReader { node, .. }
             | Fault::Forget { node, .. }
             | Fault::Clone { node, .. }
             | Fault::Hang { node, .. }
@@ -152,6 +164,7 @@ impl World {
             self.isolate(spare, ms);
         }
         self.truth.has_clones = true;
+        self.truth.lines.is_copied(node);
         self.hosts[spare].disk = self.hosts[node].disk.copy();
         self.hosts[spare].gone = false;
         self.start(spare);
@@ -194,6 +207,9 @@ impl World {
             self.hosts[node].disk = Disk::default();
             self.hosts[node].snapshot = None;
         }
+        if matches!(how, Forgets::Replaced { .. } | Forgets::ForEver) {
+            self.truth.lines.disk_died(node);
+        }
         self.truth.forgotten.insert(sender);
         let mut rng = self.rng.fork();
         for other in 0..self.hosts.len() {
@@ -208,27 +224,34 @@ impl World {
             let spilled = self.truth.of_sender(sender, Fate::Spilled);
             self.truth.doubt(spilled);
         }
+        self.truth.lines.disk_died(node);
     }
 
     fn damage(&mut self, node: NodeId, pick: usize) {
         let (from, to) = spill::all_records();
-        let mut records: Vec<(Vec<u8>, Option<BatchId>)> = Vec::new();
+        let setup = &self.setup;
+        let mut records: Vec<(Vec<u8>, Option<BatchId>, Option<Kept>)> = Vec::new();
         let copy = self.hosts[node].disk.store.copy().open();
         let read = copy.salvage(&from, &to, &mut |key, value| {
-            let id = spill::decode(value).ok().and_then(|record| match record.header.content {
+            let header = spill::decode(value).ok().map(|record| record.header);
+            let id = header.as_ref().and_then(|header| match header.content {
                 spill::Content::Batch(id) => Some(id),
                 spill::Content::Block { .. } => None,
             });
-            records.push((key.to_vec(), id));
+            let kept = header.and_then(|header| Kept::of(&header, node, setup.store_of(header.destination)));
+            records.push((key.to_vec(), id, kept));
             ControlFlow::Continue(())
         });
         drop(read);
         if records.is_empty() {
             return;
         }
-        let (key, id) = &records[pick % records.len()];
+        let (key, id, kept) = &records[pick % records.len()];
         self.truth.visit("record damaged");
         self.truth.doubt(*id);
+        if let Some(kept) = kept {
+            self.truth.lines.record_lost(*kept);
+        }
         self.hosts[node].disk.store.set_faults(FaultPlan::new().damage(key));
     }
 
@@ -293,6 +316,7 @@ impl World {
         self.cuts.clear();
         for node in 0..self.hosts.len() {
             self.hosts[node].paused_until = Mono::ZERO;
+            self.hosts[node].slow = None;
             self.hosts[node].disk.store.set_faults(FaultPlan::new());
             // Who still runs with an older file is restarted.
             let file = self.hosts[node].process.as_ref().and_then(Process::file);
@@ -327,6 +351,7 @@ fn change(what: Order) -> Option<Change> {
 fn plan(nth: u64, writes: u64, kind: DiskTrouble) -> FaultPlan {
     let of = |fault| (nth..nth + writes).fold(FaultPlan::new(), |plan, at| plan.fail_write(at, fault));
     match kind {
+        DiskTrouble::Read => (nth..nth + writes).fold(FaultPlan::new(), FaultPlan::fail_read),
         DiskTrouble::Full => of(DiskFault::Full),
         DiskTrouble::Busy => of(DiskFault::Busy),
         DiskTrouble::Write { applied } => FaultPlan::new().fail_write(nth, DiskFault::Io { applied }),

@@ -7,6 +7,7 @@ use engine::batch::{BatchId, Incarnation, PartitionSet};
 use engine::wire::Included;
 
 use crate::file::FileId;
+use crate::lines::Lines;
 
 /// One point as a client sent it. `series`: index into the setup's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub struct Truth {
     pub poison: BTreeSet<BatchId>,
     /// Points that may be in the stores or not, whose rules they were sent under, and in which partition if not in all.
     pub unsure: Vec<(Point, FileId, Option<u16>)>,
+    /// Raw lines.
+    pub lines: Lines,
     /// What went wrong, the first first.
     pub violations: Vec<String>,
     /// States visited, and how often: rare branches must be met in some seed.

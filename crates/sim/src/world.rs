@@ -72,6 +72,8 @@ pub struct Host {
     /// How often its data directory was rolled back.
     pub roll_backs: i64,
     pub paused_until: Mono,
+    /// A store that reads slowly: until when, and how long it takes for a block.
+    pub slow: Option<(Mono, Duration)>,
     /// What its disk held at some time.
     pub snapshot: Option<Disk>,
     /// It does not start: an operator has taken it away, or has not put it up yet.
@@ -91,6 +93,8 @@ pub struct Dial {
     pub dialing: bool,
     pub next: Mono,
     pub backoff: Backoff,
+    /// Batches and flushes that were delivered, to be repeated on the next connection ([`Fault::Repeat`]).
+    pub heard: Option<Vec<Vec<u8>>>,
 }
 
 /// Something that will happen.
@@ -135,9 +139,9 @@ pub struct World {
 
 impl World {
     /// A cluster whose processes all start at once.
-    pub fn new(seed: u64, verbose: bool, spares: Spares) -> World {
+    pub fn new(seed: u64, verbose: bool, spares: Spares, raw: Option<Rng>) -> World {
         let mut rng = Rng::new(seed);
-        let setup = Setup::new(&mut rng, spares);
+        let setup = Setup::new(&mut rng, spares, raw);
         let mut spare_rng = Rng::new(seed ^ 0x5ba7_e5ba);
         let host = |node: NodeId| Host {
             process: None,
@@ -146,6 +150,7 @@ impl World {
             skew: 0,
             roll_backs: 0,
             paused_until: Mono::ZERO,
+            slow: None,
             snapshot: None,
             gone: node >= setup.regular,
             forgotten: BTreeSet::new(),
@@ -316,7 +321,10 @@ impl World {
             Role::Partial(_) => Process::Partial(Box::new(PartialNodeShell::start(&mut cx))),
             Role::Final(index) => Process::Final(Box::new(FinalNode::start(&mut cx, index))),
             Role::Replayer => Process::Replayer(Box::new(ReplayerNode::start(&mut cx))),
-            Role::Store(_) => Process::Store(Box::new(StoreNode { values: std::mem::take(&mut cx.disk.values) })),
+            Role::Store(_) => {
+                let (values, raw) = (std::mem::take(&mut cx.disk.values), std::mem::take(&mut cx.disk.raw));
+                Process::Store(Box::new(StoreNode { values, raw }))
+            }
         };
         let host = &mut self.hosts[node];
         host.life += 1;
@@ -362,9 +370,15 @@ impl World {
         self.trace.say(self.now, || format!("{name} dies"));
         self.trace.note(self.now, 4, node as u64);
         match process {
-            Process::Relay(relay) => self.truth.doubt(relay.held.iter().copied()),
+            Process::Relay(relay) => {
+                self.truth.doubt(relay.held.iter().copied());
+                self.truth.lines.relay_died(node);
+            }
             // What a store has read is on its disk.
-            Process::Store(store) => self.hosts[node].disk.values = store.values,
+            Process::Store(store) => {
+                let disk = &mut self.hosts[node].disk;
+                (disk.values, disk.raw) = (store.values, store.raw);
+            }
             Process::Partial(_) | Process::Final(_) | Process::Replayer(_) => {}
         }
         self.hosts[node].life += 1;

@@ -56,6 +56,7 @@ struct Shared {
     plan: FaultPlan,
     writes: u64,
     syncs: u64,
+    reads: u64,
 }
 
 /// What each touched key held before, oldest first; undone from the back.
@@ -73,6 +74,7 @@ impl MemDisk {
             plan: FaultPlan::new(),
             writes: 0,
             syncs: 0,
+            reads: 0,
         };
         MemDisk { shared: Arc::new(Mutex::new(shared)) }
     }
@@ -117,12 +119,13 @@ impl MemDisk {
         lock(&self.shared).unsynced.len()
     }
 
-    /// Replaces the planned faults; writes and syncs count from 1 again.
+    /// Replaces the planned faults; writes, syncs and reads count from 1 again.
     pub fn set_faults(&self, plan: FaultPlan) {
         let mut shared = lock(&self.shared);
         shared.plan = plan;
         shared.writes = 0;
         shared.syncs = 0;
+        shared.reads = 0;
     }
 }
 
@@ -167,7 +170,8 @@ impl Store for MemStore {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let shared = owned(&self.shared, self.generation)?;
+        let mut shared = owned(&self.shared, self.generation)?;
+        shared.read()?;
         match shared.live.get(key) {
             Some(_) if shared.plan.is_damaged(key) => Err(damaged(key)),
             Some(value) => Ok(Some(value.clone())),
@@ -178,6 +182,7 @@ impl Store for MemStore {
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let mut chunk: Vec<(Bytes, Bytes)> = Vec::with_capacity(SCAN_CHUNK);
         let mut start = Bound::Included(Bytes::copy_from_slice(from));
+        owned(&self.shared, self.generation)?.read()?;
         loop {
             let shared = owned(&self.shared, self.generation)?;
             chunk.clear();
@@ -200,7 +205,8 @@ impl Store for MemStore {
     }
 
     fn salvage(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<Vec<Hole>, StoreError> {
-        let shared = owned(&self.shared, self.generation)?;
+        let mut shared = owned(&self.shared, self.generation)?;
+        shared.read()?;
         let start = Bound::Included(Bytes::copy_from_slice(from));
         let entries: Vec<(Bytes, Bytes, bool)> = shared
             .range(&start, to)
@@ -241,6 +247,14 @@ impl Store for MemStore {
 }
 
 impl Shared {
+    fn read(&mut self) -> Result<(), StoreError> {
+        self.reads += 1;
+        if self.plan.on_read(self.reads) {
+            return Err(StoreError::Io { doing: "read", source: io::Error::other("planned fault") });
+        }
+        Ok(())
+    }
+
     /// Applies the whole batch, or nothing when the store would grow beyond its quota.
     fn apply(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
         let used_bytes = self.live_bytes;

@@ -14,7 +14,7 @@ use engine::rule::{Function, OutputKey};
 use engine::time::UnixSeconds;
 use engine::window::BlockId;
 use engine::wire::{Flush, Group, GroupReply, Included, Lane};
-use store::{MemDisk, MemStore, Store};
+use store::{FaultPlan, MemDisk, MemStore, Store, StoreError};
 
 use super::journal::{Append, Journal, appends, decode_marks, encode_marks};
 use super::recover;
@@ -371,4 +371,28 @@ fn the_log_of_many_partitions_is_given_back_as_checkpoints_go_on() {
         })
         .expect("scans");
     assert!(by_first[&b'l'] <= 10, "{by_first:?}");
+}
+
+/// Found by the simulator (seed 302): a read that failed while snapshots were looked at was taken for damage, and the points of
+/// the window were counted as lost.
+#[test]
+fn a_disk_that_cannot_be_read_now_is_read_again_and_nothing_is_called_damaged() {
+    let node = after(STEPS.len());
+    let mut refused = 0;
+    for nth in 1..100 {
+        node.disk.set_faults(FaultPlan::new().fail_read(nth));
+        let read = recover::partitions(&[PARTITION], &targets(), &node.store, &|_| None, &|| ());
+        match read {
+            Err(error) => {
+                assert!(matches!(error, StoreError::Io { .. }), "read {nth}: {error}");
+                refused += 1;
+            }
+            Ok(recovered) => {
+                for (_, findings) in recovered.expect("our own format") {
+                    assert_eq!(findings, [], "read {nth}");
+                }
+            }
+        }
+    }
+    assert!(refused > 5, "only {refused} reads of a recovery failed");
 }

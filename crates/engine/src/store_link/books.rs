@@ -62,7 +62,7 @@ pub struct Progress {
     /// How many were offered and taken.
     pub offered: u64,
     /// The first so many will never be sent again by this link: they have their receipt and no re-assert wants them, or
-    /// they were written to a store without receipts longer ago than the linger bound, or the spill has them, or they
+    /// they were written to a store without receipts longer ago than `silence` and `linger`, or the spill has them, or they
     /// were dropped.
     pub released: u64,
 }

@@ -282,18 +282,18 @@ impl Log {
         }
     }
 
-    /// For a store without receipts: forgets what was written `linger` ago. Its class does not change.
-    pub(super) fn release_written(&mut self, now: Mono, linger: Duration) {
-        while self.written_release_at(linger).is_some_and(|at| at <= now) {
+    /// For a store without receipts: forgets what was written `age` ago. Its class does not change.
+    pub(super) fn release_written(&mut self, now: Mono, age: Duration) {
+        while self.written_release_at(age).is_some_and(|at| at <= now) {
             self.pop_front();
         }
     }
 
     /// When `release_written` has something to do next.
-    pub(super) fn written_release_at(&self, linger: Duration) -> Option<Mono> {
+    pub(super) fn written_release_at(&self, age: Duration) -> Option<Mono> {
         let wanted = self.reasserts.iter().any(|reassert| reassert.from <= self.front);
         let first = self.entries.front().filter(|_| self.front < self.written && !wanted)?;
-        Some(first.written_at + linger)
+        Some(first.written_at + age)
     }
 
     /// Drops the oldest block that is owed and in nobody's hand; what is journalled goes over to the spill instead. False

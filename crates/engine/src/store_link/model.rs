@@ -13,6 +13,7 @@ use crate::time::Mono;
 use crate::wire::Ticket;
 
 const LINGER: Duration = Duration::from_secs(6);
+const SILENCE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
 enum Action {
@@ -78,7 +79,7 @@ fn actions(faults: bool) -> impl Strategy<Value = Vec<Action>> {
 struct Store {
     /// With the moment of its writing.
     unread: VecDeque<(Mono, Bytes)>,
-    /// A connection went with bytes that had waited for longer than `linger`.
+    /// A connection went with bytes that had waited for longer than `silence` and `linger`.
     sat_on_bytes: bool,
     lingering: Vec<(Mono, VecDeque<Bytes>)>,
     /// Series to the number of its last write; numbers grow with every point offered.
@@ -100,7 +101,7 @@ impl Store {
 
     fn lose_connection(&mut self, lingers: bool, now: Mono) {
         let unread = std::mem::take(&mut self.unread);
-        self.sat_on_bytes |= unread.iter().any(|&(written_at, _)| now.since(written_at) >= LINGER);
+        self.sat_on_bytes |= unread.iter().any(|&(written_at, _)| now.since(written_at) >= SILENCE + LINGER);
         if lingers {
             let unread = unread.into_iter().map(|(_, block)| block).collect();
             self.lingering.push((now + LINGER - Duration::from_millis(1), unread));
@@ -179,6 +180,7 @@ impl World {
             rotate_bytes: 400,
             receipt_timeout: Duration::from_secs(2),
             linger: LINGER,
+            silence: SILENCE,
             retain_bytes,
             overflow,
             journal,
@@ -407,7 +409,7 @@ fn check_journal(actions: &[Action], retain_bytes: u64, overflow: Overflow, jour
     let pending: BTreeSet<u64> = world.journal.pending().collect();
     assert_eq!(books.journalled, 0, "after healing nothing is held");
     assert_eq!(pending.len() as u64, books.spilled - world.on_disk, "what is pending is what was handed over");
-    // Of a store that was taken for one without receipts the link keeps bytes for `linger` only, or not even that under
+    // Of a store that was taken for one without receipts the link keeps bytes for a while only, or not even that under
     // pressure.
     let mut unconfirmed = 0;
     if world.was_unsupported {

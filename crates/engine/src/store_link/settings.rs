@@ -26,6 +26,8 @@ pub struct Settings {
     pub receipt_timeout: Duration,
     /// How long bytes of a lost connection may still reach the store.
     pub linger: Duration,
+    /// How long a dead connection may go unnoticed with bytes on it: the `TCP_USER_TIMEOUT` of the shell's sockets.
+    pub silence: Duration,
     /// Bytes of all blocks held: unsent, unconfirmed and copies for re-asserts.
     pub retain_bytes: u64,
     /// A store that took nothing new for this long gets no back-pressure on its behalf.
@@ -51,6 +53,7 @@ impl Default for Settings {
             rotate_bytes: 64 << 20,
             receipt_timeout: Duration::from_secs(10),
             linger: Duration::from_secs(60),
+            silence: Duration::from_secs(60),
             retain_bytes: 512 << 20,
             ack_timeout: Duration::from_secs(3),
             overflow: Overflow::DropOldest,

@@ -286,17 +286,17 @@ fn a_store_that_never_answers_a_half_close_is_not_rotated_any_more() {
 fn each_connection_that_a_store_without_receipts_ends_costs_it_one_more_question_and_no_more() {
     let script = [
         &TWO_MISSED[..],
-        &[(150, Tick), (150, Connected), (150, Write), (210, Write), (270, Tick)],
+        &[(150, Tick), (150, Connected), (150, Write), (210, Write), (330, Tick)],
         &[
-            (300, Offer("b")),
-            (300, Write),
-            (301, PeerClosed),
-            (301, Connected),
-            (301, Write),
-            (361, Write),
-            (400, Tick),
+            (400, Offer("b")),
+            (400, Write),
+            (401, PeerClosed),
+            (401, Connected),
+            (401, Write),
+            (461, Write),
+            (500, Tick),
         ],
-        &[(421, Tick), (421, Connected), (421, Write), (481, Write), (1_000, Write), (5_000, Write)],
+        &[(521, Tick), (521, Connected), (521, Write), (581, Write), (1_000, Write), (5_000, Write)],
     ]
     .concat();
     let expected = "connect a half-close close connect a a half-close close connect a a \
@@ -306,12 +306,13 @@ fn each_connection_that_a_store_without_receipts_ends_costs_it_one_more_question
 }
 
 #[test]
-fn a_store_without_receipts_still_gets_after_a_reset_what_it_got_within_the_linger_bound() {
+fn a_store_without_receipts_still_gets_after_a_reset_what_it_got_until_a_dead_connection_is_noticed() {
     let script = [
         &TWO_MISSED[..],
-        &[(150, Tick), (150, Connected), (150, Write), (210, Write), (270, Tick)],
-        &[(280, Offer("b")), (280, Write), (320, Offer("c")), (320, Write)],
-        &[(345, Tick), (345, Reset), (345, Connected), (345, Write)],
+        &[(150, Tick), (150, Connected), (150, Write), (210, Write), (330, Tick)],
+        &[(380, Offer("b")), (380, Write), (420, Offer("c")), (420, Write)],
+        // The socket is silent for a minute before it says that nobody is there any more.
+        &[(510, Tick), (510, Reset), (510, Connected), (510, Write)],
     ]
     .concat();
     let expected = "connect a half-close close connect a a half-close close connect a a b c close connect c";

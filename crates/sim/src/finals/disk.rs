@@ -57,9 +57,12 @@ impl FinalNode {
             }
         }
         for append in &mut self.in_hand {
-            for (partition, id) in std::mem::take(&mut append.loads) {
-                self.loaded.push((partition, id, recover::load(store, partition, id)?));
+            let mut blocks = Vec::new();
+            for (partition, id) in &append.loads {
+                blocks.push((*partition, *id, recover::load(store, *partition, *id)?));
             }
+            append.loads.clear();
+            self.loaded.append(&mut blocks);
         }
         self.syncing = true;
         let (low, high) = cx.setup.tunables.final_sync_ms;

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use engine::relay::Relay;
-use engine::spill::{Entry, Op};
+use engine::spill::Op;
 use engine::time::Mono;
 use store::{Store, WriteBatch};
 
-use super::{PULL_BYTES, Session, Spiller, destination};
+use super::{PULL_BYTES, Session, Spiller};
+use crate::live::Live;
 use crate::node::{Cx, WATCHDOG};
 
 /// See the module's head.
@@ -33,23 +33,20 @@ impl Spiller {
         }
     }
 
-    fn begin_to_hang(&mut self, cx: &mut Cx<'_>, machine: &mut Relay, lasts: Duration) {
+    fn begin_to_hang(&mut self, cx: &mut Cx<'_>, live: &mut Live<'_>, lasts: Duration) {
         let Some(mut session) = self.session.take() else { return };
-        for due in machine.next_due(cx.now, PULL_BYTES) {
-            let ticket = session.spill.append(&Entry::batch(&destination(cx, &due.batch), &due.batch, due.why));
-            session.fresh.push((ticket, Some(due.batch.id())));
-        }
+        session.fresh.extend(live.append_due(cx, self.who.epoch, PULL_BYTES, &mut session.spill));
         self.hang = Hang::Hung { session: Box::new(session), since: cx.now, until: cx.now + lasts };
     }
 
     /// Whether it hangs. Below the watchdog it goes on as if nothing had been.
-    pub(super) fn is_hung(&mut self, cx: &mut Cx<'_>, machine: &mut Relay) -> bool {
+    pub(super) fn is_hung(&mut self, cx: &mut Cx<'_>, live: &mut Live<'_>) -> bool {
         let (since, until) = match &self.hang {
             Hang::No => return false,
             Hang::Soon(lasts) => {
                 let lasts = *lasts;
-                if self.able && machine.has_due(cx.now) {
-                    self.begin_to_hang(cx, machine, lasts);
+                if self.able && live.machine.has_due(cx.now) {
+                    self.begin_to_hang(cx, live, lasts);
                 }
                 return matches!(self.hang, Hang::Hung { .. });
             }
@@ -59,7 +56,8 @@ impl Spiller {
             if self.able && cx.now.since(since) >= WATCHDOG {
                 cx.truth.visit("spill thread fenced");
                 self.able = false;
-                machine.set_spill(cx.now, false);
+                self.void_blocks = true;
+                live.set_able(cx, false);
             }
             return true;
         }

@@ -18,11 +18,12 @@ pub enum Fault {
     },
 }
 
-/// Which operations fail. Operations count from 1, from the moment the plan is set; writes and syncs count apart.
+/// Which operations fail. Operations count from 1, from the moment the plan is set; writes, syncs and reads count apart.
 #[derive(Clone, Debug, Default)]
 pub struct FaultPlan {
     writes: BTreeMap<u64, Fault>,
     syncs: BTreeMap<u64, Fault>,
+    reads: BTreeSet<u64>,
     damaged_keys: BTreeSet<Bytes>,
 }
 
@@ -46,6 +47,13 @@ impl FaultPlan {
         self
     }
 
+    /// The `nth` read (get, scan or salvage) from now on fails, before it gives anything. The next one may work.
+    #[must_use]
+    pub fn fail_read(mut self, nth: u64) -> FaultPlan {
+        self.reads.insert(nth);
+        self
+    }
+
     /// Reading `key`, if it is there, fails with `Corrupt`; a scan ends before it.
     #[must_use]
     pub fn damage(mut self, key: &[u8]) -> FaultPlan {
@@ -59,6 +67,10 @@ impl FaultPlan {
 
     pub(super) fn on_sync(&self, nth: u64) -> Option<Fault> {
         self.syncs.get(&nth).copied()
+    }
+
+    pub(super) fn on_read(&self, nth: u64) -> bool {
+        self.reads.contains(&nth)
     }
 
     pub(super) fn is_damaged(&self, key: &[u8]) -> bool {

@@ -160,10 +160,10 @@ fn a_block_is_released_when_it_will_never_be_sent_again() {
 #[test]
 fn without_receipts_a_block_is_released_after_the_linger_bound() {
     let script = [&TWO_MISSED[..], &[(150, Tick), (150, Connected), (150, Write), (210, Write)]].concat();
-    let script = [&script[..], &[(211, Offer("b")), (211, Write), (269, Tick)]].concat();
+    let script = [&script[..], &[(211, Offer("b")), (211, Write), (329, Tick)]].concat();
     progress(&script, 2, 0);
-    progress(&[&script[..], &[(270, Tick)]].concat(), 2, 1);
-    progress(&[&script[..], &[(271, Tick)]].concat(), 2, 2);
+    progress(&[&script[..], &[(330, Tick)]].concat(), 2, 1);
+    progress(&[&script[..], &[(331, Tick)]].concat(), 2, 2);
 }
 
 #[test]
@@ -258,9 +258,9 @@ fn without_receipts_a_journalled_block_is_settled_after_the_linger_bound() {
     let script = [&TWO_MISSED[..], &[(150, Tick), (150, Connected), (150, Offer("b")), (150, Write)]].concat();
     let mut link = journalling(&script, "connect a half-close close connect a a half-close close connect ab");
     assert_eq!((take_all(&mut link, 151), journal(&mut link, 151, 0..2)), ("A0 B1".to_owned(), 2));
-    assert_eq!(play(&mut link, &[(210, Write), (269, Tick)]), "ab");
+    assert_eq!(play(&mut link, &[(210, Write), (329, Tick)]), "ab");
     figures(&mut link, [2, 0, 0, 0], &[]);
-    play(&mut link, &[(270, Tick)]);
+    play(&mut link, &[(330, Tick)]);
     figures(&mut link, [0, 2, 0, 0], &[0, 1]);
     assert_eq!(link.books().delivered_unconfirmed, 2);
 }
