@@ -1,18 +1,19 @@
 //! Faults that are drawn apart, each kind by a generator of its own: a new kind changes nothing in the runs that do not have it.
 //! Each strikes a part of the runs, a few times.
 
-use crate::faults::{Fault, Forgets, Planned};
+use crate::faults::{Fault, Forgets, Planned, Rotten};
 use crate::rng::Rng;
 use crate::setup::{NodeId, Role, Setup, Spares};
 
 const CLONE: Kind = Kind { salt: 0x00c1_07e5, percent: 10, most: 1, draw: clone };
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind { salt: 0x00a1_1c07, percent: 15, most: 3, draw: kill_then_power },
     Kind { salt: 0x00f0_96e7, percent: 10, most: 2, draw: forget },
     CLONE,
     Kind { salt: 0x0f11_e000, percent: 20, most: 3, draw: new_file },
     Kind { salt: 0x004a_96ed, percent: 15, most: 4, draw: hang },
     Kind { salt: 0x0090_1507, percent: 10, most: 4, draw: poison },
+    Kind { salt: 0x0000_7077, percent: 15, most: 2, draw: rot },
 ];
 
 struct Kind {
@@ -92,4 +93,12 @@ fn hang(rng: &mut Rng, setup: &Setup) -> Fault {
 /// A batch that nobody survives.
 fn poison(rng: &mut Rng, setup: &Setup) -> Fault {
     Fault::Poison { node: some(rng, setup, |role| matches!(role, Role::Relay(_))) }
+}
+
+/// A final node's disk goes bad.
+fn rot(rng: &mut Rng, setup: &Setup) -> Fault {
+    let node = some(rng, setup, |role| matches!(role, Role::Final(_)));
+    let whole = Rotten::Store { witness: rng.percent(50) };
+    let what = rng.pick(&[Rotten::Checkpoint, Rotten::Index, whole]);
+    Fault::Rot { node, what, pick: rng.index(1000), down_ms: rng.range(300, 5_000) }
 }
