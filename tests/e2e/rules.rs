@@ -114,27 +114,51 @@ fn a_change_of_the_rules_loses_nothing_when_relays_are_restarted_first() {
     check("rules-up-down", ["replayer-1", "relay-1", "partial-1", "final-1"]);
 }
 
-#[test]
-fn rules_that_only_a_relay_ever_had_are_known_to_all_when_its_spill_is_replayed() {
-    let _turn = one_at_a_time();
-    let sink = Sink::start(Keep::Points);
+/// A relay gets a new file; the others still run with the old one. `is_alone`: and no replayer runs that could tell them.
+fn ahead(name: &str, sink: &Sink, is_alone: bool) -> (Fleet, Cluster, u64) {
     let bare = Cluster::new(1, 1, 1).store("carbon", &[sink.address()]).route_all(&["aggregate"]);
     let bare = bare.with("[send]\nack_timeout = \"1s\"\n");
     let between = rule("between", "load.*", "between.{function}", "[\"count\"]");
-    let mut fleet = Fleet::new("rules-between", bare.clone().with(&before()), support::program).up();
+    let mut fleet = Fleet::new(name, bare.clone().with(&before()), support::program).up();
+    if is_alone {
+        fleet.stop("replayer-1");
+    }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds since 1970")]
     let window = (unix_now() as u64) / 10 * 10 - 60;
     fleet.stop("relay-1");
     std::fs::write(fleet.file(), bare.clone().with(&between).toml()).expect("the cluster file");
     fleet.restart("relay-1");
     send(&fleet, 200, window);
+    (fleet, bare, window)
+}
+
+#[test]
+fn a_relay_that_is_ahead_teaches_the_others_its_rules_with_what_it_spills() {
+    let _turn = one_at_a_time();
+    let sink = Sink::start(Keep::Points);
+    let (fleet, _, window) = ahead("rules-ahead", &sink, false);
+    let last = |name: &str| sink.look(|seen| seen.last(name, window));
+    eventually(LONG, "what was spilled", || when(last("between.count") == Some(200.0), last("between.count")));
+    eventually(LONG, "the relay's link", || {
+        let peers = fleet.api("relay-1").status()?.peers;
+        when(peers.iter().any(|peer| peer.peer == "partial-1" && peer.state == "up"), peers)
+    });
+    fleet.end();
+}
+
+#[test]
+fn rules_that_only_a_relay_ever_had_are_known_to_all_when_its_spill_is_replayed() {
+    let _turn = one_at_a_time();
+    let sink = Sink::start(Keep::Points);
+    let (mut fleet, bare, window) = ahead("rules-between", &sink, true);
     eventually(LONG, "points in the spill", || pending(&fleet).and_then(|points| when(points == 200, points)));
-    // And changes again, before anybody else has seen it.
+    // The file changes again, before anybody else has seen it.
     std::fs::write(fleet.file(), bare.with(&after()).toml()).expect("the cluster file");
-    for node in ["final-1", "partial-1", "relay-1", "replayer-1"] {
+    for node in ["final-1", "partial-1", "relay-1"] {
         fleet.stop(node);
         fleet.restart(node);
     }
+    fleet.restart("replayer-1");
     let last = |name: &str| sink.look(|seen| seen.last(name, window));
     eventually(LONG, "what was spilled", || when(last("between.count") == Some(200.0), last("between.count")));
     fleet.settled(LONG);
