@@ -55,6 +55,8 @@ pub enum Fault {
     Clone { node: NodeId, twins: Option<u64> },
     /// A worker hangs: a shard, or a spill's thread. Beyond the watchdog it is fenced, and wakes up as a ghost.
     Hang { node: NodeId, which: u64, ms: u64 },
+    /// A part of a final node's store cannot be read any more, or all of it is gone.
+    Rot { node: NodeId, what: Rotten, pick: usize, down_ms: u64 },
     /// The next batch of a relay kills whoever folds it.
     Poison { node: NodeId },
 }
@@ -70,6 +72,17 @@ pub enum Forgets {
     ComesBack { ms: u64 },
     /// A new machine takes its name.
     Replaced { ms: u64 },
+}
+
+/// What of a final node's store is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotten {
+    /// One copy of a checkpoint.
+    Checkpoint,
+    /// The index entry of a block.
+    Index,
+    /// Everything; with or without the witness file beside it.
+    Store { witness: bool },
 }
 
 /// How a disk fails.
@@ -108,7 +121,7 @@ pub struct Planned {
 }
 
 /// The names of all kinds: first those of [`draw`]'s numbers, then those that are drawn apart.
-pub const KINDS: [&str; 24] = [
+pub const KINDS: [&str; 25] = [
     "kill",
     "power cut",
     "disk lost",
@@ -133,6 +146,7 @@ pub const KINDS: [&str; 24] = [
     "read error",
     "hang",
     "poison batch",
+    "final store rots",
 ];
 
 /// How many [`draw`] draws.
@@ -166,6 +180,7 @@ impl Fault {
             Fault::Repeat { .. } => 20,
             Fault::Hang { .. } => 22,
             Fault::Poison { .. } => 23,
+            Fault::Rot { .. } => 24,
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod records;
 pub mod relay;
 pub mod replayer;
 pub mod rng;
+pub mod rot;
 pub mod run;
 pub mod sender;
 pub mod setup;

@@ -1,12 +1,12 @@
 //! Faults that are drawn apart, each kind by a generator of its own: a new kind changes nothing in the runs that do not have it.
 //! Each strikes a part of the runs, a few times.
 
-use crate::faults::{DiskTrouble, Fault, Forgets, Planned};
+use crate::faults::{DiskTrouble, Fault, Forgets, Planned, Rotten};
 use crate::rng::Rng;
 use crate::setup::{LinkId, LinkKind, NodeId, Role, Setup, Spares};
 
 const CLONE: Kind = Kind { salt: 0x00c1_07e5, percent: 10, most: 1, draw: clone };
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind { salt: 0x00a1_1c07, percent: 15, most: 3, draw: kill_then_power },
     Kind { salt: 0x00f0_96e7, percent: 10, most: 2, draw: forget },
     CLONE,
@@ -16,6 +16,7 @@ const KINDS: [Kind; 9] = [
     Kind { salt: 0x0051_0ead, percent: 20, most: 3, draw: slow_reader },
     Kind { salt: 0x002e_9ea7, percent: 15, most: 3, draw: repeat },
     Kind { salt: 0x002e_adee, percent: 15, most: 3, draw: read_error },
+    Kind { salt: 0x0000_7077, percent: 15, most: 2, draw: rot },
 ];
 
 struct Kind {
@@ -121,4 +122,12 @@ fn hang(rng: &mut Rng, setup: &Setup) -> Fault {
 /// A batch that nobody survives.
 fn poison(rng: &mut Rng, setup: &Setup) -> Fault {
     Fault::Poison { node: some(rng, setup, |role| matches!(role, Role::Relay(_))) }
+}
+
+/// A final node's disk goes bad.
+fn rot(rng: &mut Rng, setup: &Setup) -> Fault {
+    let node = some(rng, setup, |role| matches!(role, Role::Final(_)));
+    let whole = Rotten::Store { witness: rng.percent(50) };
+    let what = rng.pick(&[Rotten::Checkpoint, Rotten::Index, whole]);
+    Fault::Rot { node, what, pick: rng.index(1000), down_ms: rng.range(300, 5_000) }
 }

@@ -99,6 +99,7 @@ impl World {
             Fault::Forget { node, how } => self.forget(node, how),
             Fault::Clone { node, twins } => self.copy_disk(node, twins),
             Fault::Hang { node, which, ms } => self.hang(node, which, Duration::from_millis(ms)),
+            Fault::Rot { node, what, pick, down_ms } => self.rot(node, what, pick, down_ms),
             Fault::Poison { node } => {
                 let sender = self.hosts[node].disk.identity.map(|(sender, _)| sender);
                 self.truth.poison_next.extend(sender);
@@ -120,6 +121,7 @@ impl World {
             | Fault::Forget { node, .. }
             | Fault::Clone { node, .. }
             | Fault::Hang { node, .. }
+            | Fault::Rot { node, .. }
             | Fault::Poison { node }
             | Fault::PowerCut { node, .. }
             | Fault::DiskLost { node, .. }
@@ -135,7 +137,7 @@ impl World {
         }
     }
 
-    fn fell(&mut self, node: NodeId, down_ms: u64, silently: bool, disk: impl FnOnce(&mut Disk, &mut Rng)) {
+    pub fn fell(&mut self, node: NodeId, down_ms: u64, silently: bool, disk: impl FnOnce(&mut Disk, &mut Rng)) {
         if self.hosts[node].process.is_none() {
             return;
         }

@@ -49,10 +49,16 @@ pub struct Log {
     pub records: BTreeMap<u64, Vec<Included>>,
     /// Records below this number are synced: nothing may take them back.
     pub durable: u64,
+    /// The file beside the store knows of the records below this number.
+    witnessed: u64,
     /// Records that retire a sender's epochs up to one: record, sender, epoch.
     retired: Vec<(u64, u64, u32)>,
     /// Of each sender and epoch the nonce that came first, and in which record.
     nonces: BTreeMap<(u64, u32), (u64, u64)>,
+    /// One copy of its checkpoint was damaged: nothing may come of it but a word.
+    pub scratched: bool,
+    /// Its store was lost as a whole, with so many durable points; `None` in it: and nothing is left that knows how many.
+    pub lost: Option<Option<u64>>,
     /// Damage was done to it: what is in is not known for certain.
     pub damaged: bool,
 }
@@ -73,6 +79,8 @@ pub struct Truth {
     lives: BTreeMap<(u64, u32), u64>,
     /// Senders and epochs that two relays have, so that only their nonces differ.
     twins: BTreeSet<(u64, u32)>,
+    /// Batches that were given out before the store of a partition that they feed was lost.
+    lost: BTreeSet<BatchId>,
     /// Senders whose next batch kills whoever folds it, and such batches.
     pub poison_next: BTreeSet<u64>,
     pub poison: BTreeSet<BatchId>,
@@ -106,6 +114,32 @@ impl Truth {
     /// A branch was taken.
     pub fn visit(&mut self, what: &'static str) {
         *self.seen.entry(what).or_default() += 1;
+    }
+
+    /// One copy of a partition's checkpoint is damaged.
+    pub fn scratched(&mut self, partition: u16) {
+        self.logs.entry(partition).or_default().scratched = true;
+    }
+
+    /// The file beside the store says how far a partition is now.
+    pub fn witnessed(&mut self, partition: u16) {
+        let log = self.logs.entry(partition).or_default();
+        log.witnessed = log.durable;
+    }
+
+    /// A partition's store is lost as a whole. `knows`: the file beside it that counts is left.
+    pub fn lost(&mut self, partition: u16, knows: bool) {
+        let log = self.logs.remove(&partition).unwrap_or_default();
+        let known = log.records.range(..log.witnessed).flat_map(|(_, included)| included);
+        let points: u64 = known.map(|one| u64::from(one.points)).sum();
+        let before = log.lost.map_or(Some(0), |before| before);
+        let lost = Some(before.map(|before| before + points).filter(|_| knows));
+        self.logs.insert(partition, Log { lost, scratched: log.scratched, ..Log::default() });
+        for (id, sealed) in self.batches.iter().filter(|(_, sealed)| sealed.partitions.contains(partition)) {
+            self.lost.insert(*id);
+            self.unsure.extend(sealed.points.iter().map(|point| (*point, sealed.file, Some(partition))));
+        }
+        self.in_log.values_mut().for_each(|partitions| _ = partitions.remove(&partition));
     }
 
     /// A relay's process begins. Where disks were copied another one may have the same epoch: only the nonce tells whose
@@ -231,6 +265,7 @@ impl Truth {
     pub fn is_damaged(&self, id: BatchId) -> bool {
         let damaged = |partition: u16| self.logs.get(&partition).is_some_and(|log| log.damaged);
         self.twins.contains(&(id.sender, id.epoch))
+            || self.lost.contains(&id)
             || self.batches.get(&id).is_some_and(|sealed| sealed.partitions.iter().any(damaged))
     }
 

@@ -129,12 +129,16 @@ impl Partition {
         if had_meta && self.windows.points() >= expected {
             return;
         }
-        let windows = &mut self.windows;
+        let (windows, cursor) = (&mut self.windows, &mut self.cursor);
         snapshots.all(&mut |id, bytes| {
             if !windows.is_absent(id)
                 && let Ok(rest) = snapshot_rest(bytes)
             {
                 windows.set_absent(id, rest);
+                // Which stores may lack what was emitted stood in its index entry: any may.
+                if rest.emitted {
+                    cursor.restore(id, u64::MAX, u64::from(rest.keys));
+                }
             }
         });
         if had_meta {

@@ -81,6 +81,7 @@ impl FinalNode {
         journal.done(&self.in_hand);
         journal.forget(store, self.mine.len())?;
         cx.disk.witness = Some(encode_marks(journal.marks()));
+        self.mine.iter().for_each(|partition| cx.truth.witnessed(*partition));
         self.ill = false;
         let done = std::mem::take(&mut self.in_hand);
         self.synced = done.iter().map(|append| append.token).max().unwrap_or(0).max(self.synced);
@@ -113,7 +114,13 @@ impl FinalNode {
             let (number, books) = (owned.partition.number(), owned.partition.books());
             let Some(log) = cx.truth.logs.get(&number).filter(|log| !log.damaged) else { continue };
             let points: u64 = log.records.values().flatten().map(|included| u64::from(included.points)).sum();
-            if books.received != points || books.merged != points {
+            // What was lost with a whole store is counted to the point, where anything is left that knows it.
+            let lost = match log.lost {
+                None => 0,
+                Some(Some(lost)) => lost,
+                Some(None) => books.received - books.merged,
+            };
+            if books.received != points + lost || books.merged != points {
                 cx.truth.violated("INV-1", || format!("partition {number} was sent {points} points: {books:?}"));
             }
         }
