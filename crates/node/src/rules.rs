@@ -1,9 +1,9 @@
 //! The rules in force, and those of former days: `<data>/rules.json`, replaced as a whole.
 //!
 //! Batches that wait in a relay's spill were made for the rules of their day, and a final node has windows of them. So every
-//! node remembers the rule sets that it was started with, and tells them on: relays to partial nodes, these to final nodes, and
-//! final nodes to partial nodes, which may have no disk that lasts. Whoever has a batch, or a window, thus knows its rules, also
-//! when the file changed twice before the next node was restarted.
+//! node remembers the rule sets that it was started with, and tells them on over every link that batches and windows take:
+//! relays to partial nodes and replayers, replayers to partial nodes, partial nodes to final nodes and back (a partial node may have
+//! no disk that lasts). Whoever has a batch, or a window, thus knows its rules, also when the file changed twice before the next node was restarted.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -162,7 +162,7 @@ impl RuleBook {
         version == self.version || lock(&self.pages).former.contains_key(&version)
     }
 
-    /// All former sets as they are told to other nodes; what is new comes at the end.
+    /// All sets as they are told to other nodes; what is new comes at the end.
     pub fn told(&self) -> Arc<Vec<Bytes>> {
         Arc::clone(&lock(&self.pages).told)
     }
@@ -174,10 +174,14 @@ impl RuleBook {
     /// Says what is not understood, or that there is no room; nothing has changed then.
     pub fn learn(&self, bytes: &[u8]) -> Result<Option<u64>, String> {
         let set: Set = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        let (version, _) = set.compile(&self.places())?;
+        let version = set.number()?;
+        if self.knows(version) {
+            return Ok(None);
+        }
+        set.compile(&self.places())?;
         {
             let mut pages = lock(&self.pages);
-            if version == self.version || pages.former.contains_key(&version) {
+            if pages.former.contains_key(&version) {
                 return Ok(None);
             }
             let mut sets = pages.sets.clone();
@@ -199,6 +203,7 @@ impl RuleBook {
         let mut former = FormerRules::new();
         let mut told = Vec::new();
         let places = self.places();
+        told.extend(sets.first().and_then(|set| serde_json::to_vec(set).ok()).map(Bytes::from));
         for set in sets.iter().skip(1) {
             let specs: Vec<RuleSpec> = set.rules.iter().filter_map(|rule| rule.spec(&places)).collect();
             if let Err(errors) = in_force.remember(&specs) {
@@ -294,8 +299,12 @@ impl Set {
         Set { version: format!("{version:016x}"), rules }
     }
 
+    fn number(&self) -> Result<u64, String> {
+        u64::from_str_radix(&self.version, 16).map_err(|error| format!("its version: {error}"))
+    }
+
     fn compile(&self, places: &BTreeMap<&str, usize>) -> Result<(u64, Arc<RuleSet>), String> {
-        let version = u64::from_str_radix(&self.version, 16).map_err(|error| format!("its version: {error}"))?;
+        let version = self.number()?;
         let spec = |rule: &Rule| rule.spec(places).ok_or_else(|| format!("rule {} has an unknown function", rule.name));
         let specs: Vec<RuleSpec> = self.rules.iter().map(spec).collect::<Result<_, String>>()?;
         let compiled = RuleSet::compile(&specs).map_err(|errors| listed(&errors).to_string())?;

@@ -13,7 +13,6 @@ use engine::line::LinePolicy;
 use engine::pool;
 use engine::relay::{Relay, Settings};
 use engine::route::RouteTable;
-use engine::rule::RuleSet;
 use engine::wire::{FORGOTTEN, Hello, PROTOCOL, Role};
 use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
 use node::rules::RuleBook;
@@ -94,7 +93,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     let (peer_names, peer_addrs) = peers(cluster);
     let stores = node::start_stores("relay", cluster, &supervisor, clock)?;
     let book = Arc::new(RuleBook::open(data.path(), cluster, u64::from(clock.unix().0))?);
-    let (shared, greeting) = share((cluster, me), clock, incarnation, stores, &peer_names, book.in_force())?;
+    let (shared, greeting) = share((cluster, me), clock, incarnation, stores, &peer_names, &book)?;
     let shared = Arc::new(shared);
     if known.is_forgotten {
         shared.doubt.forgotten();
@@ -106,8 +105,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock, cores: usize) -> Result
     desk.notices().into_iter().for_each(|notices| shared.spill.announce(notices));
     follow(&desk, &shared, &me.name, incarnation.sender);
     let watch = start_watch(cluster, &supervisor, &shared, &desk);
-    let uplinks =
-        start_uplinks(&supervisor, &shared, (&greeting, &book), (&peer_addrs, &tls.link_caller), (&desk, &watch));
+    let uplinks = start_uplinks(&supervisor, &shared, &greeting, (&peer_addrs, &tls.link_caller), (&desk, &watch));
     start_keeper(&supervisor, &shared);
     start_spill(cluster, me, &supervisor, &shared, incarnation)?;
     let keeper = Arc::new(VerdictKeeper::new(supervisor.clone(), clock, cluster.supervise.watchdog));
@@ -199,9 +197,10 @@ fn share(
     incarnation: Incarnation,
     stores: Vec<Store>,
     peers: &[String],
-    rules: Arc<RuleSet>,
+    book: &Arc<RuleBook>,
 ) -> Result<(Shared, Greeting), StartError> {
     let routes = RouteTable::compile(&cluster.routes, &cluster.stores).map_err(|errors| listed(&errors))?;
+    let rules = book.in_force();
     let finals: Vec<String> = cluster.layer(Layer::Final).map(|node| node.name.clone()).collect();
     let versions = Versions { rules: rules.version(), map: pool::map_version(cluster.partitions, &finals) };
     let settings = Settings {
@@ -215,7 +214,13 @@ fn share(
     };
     let machine = Relay::new(settings, clock.now());
     let addresses: Vec<usize> = stores.iter().map(|store| store.senders.len()).collect();
-    let greeting = Greeting { cluster: cluster.name.clone(), incarnation, versions, partitions: cluster.partitions };
+    let greeting = Greeting {
+        cluster: cluster.name.clone(),
+        incarnation,
+        versions,
+        partitions: cluster.partitions,
+        book: Arc::clone(book),
+    };
     let parts = Parts {
         node: me.name.clone(),
         clock,
@@ -252,13 +257,12 @@ fn start_routers(supervisor: &Supervisor, shared: &Arc<Shared>, lines: &Receiver
 fn start_uplinks(
     supervisor: &Supervisor,
     shared: &Arc<Shared>,
-    (greeting, book): (&Greeting, &Arc<RuleBook>),
+    greeting: &Greeting,
     (addrs, caller): (&[SocketAddr], &Caller),
     (desk, watch): (&Arc<Desk>, &Arc<Watch>),
 ) -> Vec<Arc<Uplink>> {
     let start_one = |(peer, addr): (usize, &SocketAddr)| {
-        let uplink =
-            Arc::new(Uplink::new(Arc::clone(shared), peer, greeting.clone(), Arc::clone(watch), Arc::clone(book)));
+        let uplink = Arc::new(Uplink::new(Arc::clone(shared), peer, greeting.clone(), Arc::clone(watch)));
         let linked = Linked::new(desk, Arc::clone(&uplink) as Arc<dyn link::Dialer>);
         let (service, addr, name, caller) = (linked, addr.to_string(), shared.peers[peer].clone(), caller.clone());
         supervisor.spawn_task(format!("relay.link.{name}"), move |worker| {

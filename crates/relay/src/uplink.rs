@@ -30,6 +30,7 @@ pub(crate) struct Greeting {
     pub(crate) incarnation: Incarnation,
     pub(crate) versions: Versions,
     pub(crate) partitions: u16,
+    pub(crate) book: Arc<RuleBook>,
 }
 
 #[derive(Debug)]
@@ -40,18 +41,11 @@ pub(crate) struct Uplink {
     watch: Arc<Watch>,
     standing: Standing,
     watermark_at: AtomicU64,
-    book: Arc<RuleBook>,
     teller: Teller,
 }
 
 impl Uplink {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        peer: Peer,
-        greeting: Greeting,
-        watch: Arc<Watch>,
-        book: Arc<RuleBook>,
-    ) -> Uplink {
+    pub(crate) fn new(shared: Arc<Shared>, peer: Peer, greeting: Greeting, watch: Arc<Watch>) -> Uplink {
         Uplink {
             shared,
             peer,
@@ -59,7 +53,6 @@ impl Uplink {
             watch,
             standing: Standing::default(),
             watermark_at: AtomicU64::new(0),
-            book,
             teller: Teller::default(),
         }
     }
@@ -119,7 +112,7 @@ impl Handler for Uplink {
 
     fn next(&self, out: &mut Outgoing) {
         let now = self.shared.clock.now();
-        self.teller.say(&self.book, out);
+        self.teller.say(&self.greeting.book, out);
         if self.watermark_due(now) {
             let open = self.oldest_open();
             let wall = UnixSeconds(self.shared.clock.unix().0.saturating_sub(CLIENT_DELAY_SECONDS));

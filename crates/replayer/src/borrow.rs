@@ -25,6 +25,12 @@ impl Borrower {
         Borrower { shared, source, name, standing: Standing::default(), begun: AtomicU64::new(0) }
     }
 
+    fn learn(&self, set: &[u8]) {
+        if let Err(why) = self.shared.greeting.book.learn(set) {
+            warn!(node = %self.shared.node, peer = %self.name, why, "rules of former days are not taken, and not told on");
+        }
+    }
+
     fn backlog(&self, backlog: Backlog) {
         let mut machine = self.shared.machine();
         if !machine.backlog(self.source, backlog) {
@@ -53,12 +59,12 @@ impl Handler for Borrower {
                 self.shared.source_wakes[self.source].notify_one();
             }
             Frame::Backlog(backlog) => self.backlog(backlog),
+            Frame::Rules(set) => self.learn(&set),
             Frame::Verdict(_) => {}
             // A relay that is about to leave keeps its spill; there is nowhere else to borrow it.
             Frame::Drain => info!(node = %self.shared.node, peer = %self.name, "relay is draining"),
             Frame::Hello(_)
             | Frame::HelloOk(_)
-            | Frame::Rules(_)
             | Frame::Control(_)
             | Frame::Refuse(_)
             | Frame::Batch { .. }

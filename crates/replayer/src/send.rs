@@ -7,6 +7,7 @@ use engine::verdict::Verdict;
 use engine::wire::{Class, Frame, Hello, HelloOk};
 use link::{Dialer, Ended, Handler, Outgoing, Standing};
 use node::desk::Watch;
+use node::rules::Teller;
 use tokio::sync::Notify;
 
 use crate::shared::Shared;
@@ -22,11 +23,19 @@ pub(crate) struct Sender {
     standing: Standing,
     /// See `Shared::recovered`.
     begun: AtomicU64,
+    teller: Teller,
 }
 
 impl Sender {
     pub(crate) fn new(shared: Arc<Shared>, receiver: usize, watch: Arc<Watch>) -> Sender {
-        Sender { shared, receiver, watch, standing: Standing::default(), begun: AtomicU64::new(0) }
+        Sender {
+            shared,
+            receiver,
+            watch,
+            standing: Standing::default(),
+            begun: AtomicU64::new(0),
+            teller: Teller::default(),
+        }
     }
 }
 
@@ -71,6 +80,8 @@ impl Handler for Sender {
     }
 
     fn next(&self, out: &mut Outgoing) {
+        // Before what was made for them.
+        self.teller.say(&self.shared.greeting.book, out);
         let mut machine = self.shared.machine();
         while out.len() < WRITE_BYTES {
             let Some(batch) = machine.next_batch(self.receiver) else { break };
@@ -97,6 +108,7 @@ impl Dialer for Sender {
     }
 
     fn up(&self, welcome: &HelloOk) {
+        self.teller.begin();
         self.shared.machine().receiver_up(self.shared.clock.now(), self.receiver, welcome.window_bytes);
         self.watch.tell(|now, pool| pool.link_up(now, self.receiver));
         self.begun.store(self.shared.recovered(), Ordering::Relaxed);

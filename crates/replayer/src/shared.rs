@@ -1,13 +1,14 @@
 //! What the replayer's workers share. It outlives each of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use admin_api::AuditEntry;
 use engine::batch::{Incarnation, Versions};
 use engine::pace::Controller;
 use engine::replay::{Change, Plan, Replay, To};
 use engine::wire::{Hello, PROTOCOL, Role};
+use node::rules::RuleBook;
 use output::StoreSender;
 use runtime::Clock;
 use runtime::pacer::{Pace, Pacer};
@@ -24,6 +25,7 @@ pub(crate) struct Greeting {
     pub(crate) incarnation: Incarnation,
     pub(crate) versions: Versions,
     pub(crate) partitions: u16,
+    pub(crate) book: Arc<RuleBook>,
 }
 
 #[derive(Debug)]

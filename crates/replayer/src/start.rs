@@ -10,10 +10,10 @@ use engine::batch::{Incarnation, Versions};
 use engine::health::{Kind, Probe};
 use engine::pool;
 use engine::replay::{Replay, Settings};
-use engine::rule::RuleSet;
 use link::Dialer;
 use node::desk::{self, Desk, Linked, Operator, Roster, Watch};
-use node::{StartError, VerdictKeeper, io_error, listed};
+use node::rules::RuleBook;
+use node::{StartError, VerdictKeeper, io_error};
 use runtime::identity::DataDir;
 use runtime::{Clock, Supervisor, net};
 use telemetry::Telemetry;
@@ -87,6 +87,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
     let admin_listener = net::listen(me.admin, 128)?;
     let tls = node::Tls::open(cluster, me)?;
     let data = DataDir::open(&me.data)?;
+    let book = RuleBook::open(data.path(), cluster, u64::from(clock.unix().0))?;
     let identity = data.identity(clock.unix())?;
     let incarnation = Incarnation { sender: identity.sender, epoch: identity.epoch, nonce: identity.nonce };
     let supervisor = Supervisor::new(&me.name, clock, node::restart_policy(&cluster.supervise))
@@ -111,7 +112,7 @@ pub fn start(cluster: &Cluster, me: &Node, clock: Clock) -> Result<Running, Star
     let shared = Arc::new(Shared::new(Parts {
         node: me.name.clone(),
         clock,
-        greeting: greeting(cluster, incarnation)?,
+        greeting: greeting(cluster, incarnation, book),
         plan,
         machine: Replay::new(names, plan, control),
         senders,
@@ -176,11 +177,16 @@ fn links(cluster: &Cluster, layer: Layer) -> (Vec<String>, Vec<SocketAddr>) {
     cluster.layer(layer).filter_map(|node| node.link.map(|link| (node.name.clone(), link))).unzip()
 }
 
-fn greeting(cluster: &Cluster, incarnation: Incarnation) -> Result<Greeting, StartError> {
-    let rules = RuleSet::compile(&cluster.rules).map_err(|errors| listed(&errors))?;
+fn greeting(cluster: &Cluster, incarnation: Incarnation, book: RuleBook) -> Greeting {
     let finals: Vec<String> = cluster.layer(Layer::Final).map(|node| node.name.clone()).collect();
-    let versions = Versions { rules: rules.version(), map: pool::map_version(cluster.partitions, &finals) };
-    Ok(Greeting { cluster: cluster.name.clone(), incarnation, versions, partitions: cluster.partitions })
+    let versions = Versions { rules: book.in_force().version(), map: pool::map_version(cluster.partitions, &finals) };
+    Greeting {
+        cluster: cluster.name.clone(),
+        incarnation,
+        versions,
+        partitions: cluster.partitions,
+        book: Arc::new(book),
+    }
 }
 
 fn borrowers(shared: &Arc<Shared>, names: &[String]) -> Vec<Arc<Borrower>> {

@@ -147,12 +147,12 @@ impl Handler for FakeLink {
             Frame::LeaseRequest(request) if self.lends => self.fake.lend(&request),
             Frame::Done(done) if self.lends => self.fake.settle(done),
             Frame::Batch { class, bytes, .. } if !self.lends => self.fake.take(class, bytes),
+            Frame::Rules(_) => {}
             Frame::LeaseRequest(_)
             | Frame::Done(_)
             | Frame::Batch { .. }
             | Frame::Hello(_)
             | Frame::HelloOk(_)
-            | Frame::Rules(_)
             | Frame::Refuse(_)
             | Frame::Durable(_)
             | Frame::Nack { .. }

@@ -54,7 +54,8 @@ impl Book {
 
     /// Tells the other end of a link what it has not been told.
     pub fn tell(&self, cx: &mut Cx<'_>, to: Port, told: &mut usize) {
-        for file in self.former.iter().skip(std::mem::replace(told, self.former.len())) {
+        let files = std::iter::once(&self.file).chain(&self.former);
+        for file in files.skip(std::mem::replace(told, self.former.len() + 1)) {
             cx.say(to, Frame::Rules(vec![u8::try_from(*file).unwrap_or(u8::MAX)].into()));
         }
     }

@@ -39,7 +39,7 @@ pub struct RelayNode {
     pub raw: RawLines,
     pub who: Incarnation,
     pub book: Book,
-    told: BTreeMap<LinkId, usize>,
+    told: BTreeMap<Port, usize>,
     peers: Vec<usize>,
     lanes: BTreeMap<PartitionSet, Lane>,
     /// What the machine has to answer for, as the simulator saw it.
@@ -308,13 +308,14 @@ impl Node for RelayNode {
             return Err(RefuseReason::Role);
         }
         self.spill.link_up(conn);
+        self.told.insert(Port::Conn(conn), 0);
         Ok(HelloOk { node: "relay".to_owned(), window_bytes: 0, known_epoch: self.who.epoch, retired: 0 })
     }
 
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, welcome: &HelloOk) {
         let Some(peer) = self.peer(cx, link) else { return };
         self.watermark_at.remove(&link);
-        self.told.remove(&link);
+        self.told.remove(&Port::Link(link));
         self.up.insert(link);
         self.refused.remove(&peer);
         self.machine.link_up(cx.now, peer, welcome.window_bytes);
@@ -345,6 +346,7 @@ impl Node for RelayNode {
 
     fn closed(&mut self, _cx: &mut Cx<'_>, conn: u64) {
         self.spill.link_down(conn);
+        self.told.remove(&Port::Conn(conn));
     }
 
     fn frame(&mut self, cx: &mut Cx<'_>, from: Port, frame: Frame) -> Result<(), &'static str> {
@@ -390,7 +392,7 @@ impl Node for RelayNode {
         for link in cx.setup.dialed_by(cx.me) {
             let Some(peer) = self.peer(cx, link).filter(|_| self.up.contains(&link)) else { continue };
             let port = Port::Link(link);
-            self.book.tell(cx, port, self.told.entry(link).or_default());
+            self.book.tell(cx, port, self.told.entry(port).or_default());
             if self.watermark_at.get(&link).is_none_or(|at| cx.now.since(*at) >= SECOND) {
                 self.watermark_at.insert(link, cx.now);
                 let open = self.lanes.values().filter_map(|lane| lane.builder.min_ts()).min();
@@ -412,6 +414,9 @@ impl Node for RelayNode {
             }
         }
         self.raw.pump(cx);
+        for (port, told) in self.told.iter_mut().filter(|(port, _)| matches!(port, Port::Conn(_))) {
+            self.book.tell(cx, *port, told);
+        }
         self.spill.pump(cx);
     }
 }

@@ -12,7 +12,7 @@ use engine::time::Mono;
 use engine::verdict::Verdict;
 use engine::wire::{Class, Frame, Hello, HelloOk, PROTOCOL, Role};
 
-use crate::file::FileId;
+use crate::book::Book;
 use crate::node::{Cx, Node, Port};
 use crate::rng::Rng;
 use crate::sender::{self, Sender};
@@ -26,7 +26,8 @@ pub struct ReplayerNode {
     pub pool: Pool,
     pub orders: Orders,
     controller: Controller,
-    pub file: FileId,
+    pub book: Book,
+    told: BTreeMap<LinkId, usize>,
     who: Incarnation,
     peers: Vec<usize>,
     plan: Plan,
@@ -60,7 +61,8 @@ impl ReplayerNode {
         let pool = Pool::new(health, names, cx.now);
         ReplayerNode {
             machine: Replay::new(settings, plan, control),
-            file: cx.file,
+            book: Book::blank(cx),
+            told: BTreeMap::new(),
             orders: pool.orders(),
             pool,
             controller: Controller::new(bounds, bounds.ceiling),
@@ -180,12 +182,13 @@ impl Node for ReplayerNode {
             cluster: "sim".to_owned(),
             node: "replayer-1".to_owned(),
             incarnation: self.who,
-            versions: setup.files[self.file].versions,
+            versions: setup.files[self.book.file].versions,
             partitions: setup.partitions,
         })
     }
 
     fn up(&mut self, cx: &mut Cx<'_>, link: LinkId, welcome: &HelloOk) {
+        self.told.remove(&link);
         self.up.insert(link, ());
         match self.kind(cx, link) {
             (LinkKind::Borrow, source) => self.machine.source_up(source, welcome.known_epoch),
@@ -215,6 +218,9 @@ impl Node for ReplayerNode {
         match (kind, frame) {
             (LinkKind::Borrow, Frame::Leased(leased)) => self.machine.leased(cx.now, index, leased),
             (LinkKind::Borrow, Frame::LeaseEnd(end)) => self.machine.lease_end(cx.now, index, end),
+            (LinkKind::Borrow, Frame::Rules(told)) => {
+                self.book.learn(cx, &told, false);
+            }
             (LinkKind::Borrow, Frame::Backlog(backlog)) => {
                 self.machine.backlog(index, backlog);
             }
@@ -256,6 +262,7 @@ impl Node for ReplayerNode {
                     }
                 }
                 (_, receiver) => {
+                    self.book.tell(cx, port, self.told.entry(link).or_default());
                     while let Some(bytes) = self.machine.next_batch(receiver) {
                         cx.say(port, Frame::Batch { attempt: true, class: Class::Replay, bytes });
                     }

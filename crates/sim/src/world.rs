@@ -44,7 +44,7 @@ impl Process {
             Process::Relay(node) => Some(node.book.file),
             Process::Partial(node) => Some(node.book.file),
             Process::Final(node) => Some(node.book.file),
-            Process::Replayer(node) => Some(node.file),
+            Process::Replayer(node) => Some(node.book.file),
             Process::Store(_) => None,
         }
     }

@@ -12,6 +12,7 @@ use engine::wire::{Frame, Hello, HelloOk, PROTOCOL, RefuseReason, Role};
 use link::{Ended, Greeted, Handler, Outgoing};
 use node::VerdictKeeper;
 use node::desk::{Accepted, Desk};
+use node::rules::{RuleBook, Teller};
 use runtime::Clock;
 use runtime::queue::Probe;
 use tls::{Door, Stream};
@@ -33,6 +34,7 @@ pub(crate) struct Lender {
     pub(crate) node: String,
     pub(crate) cluster: String,
     pub(crate) versions: Versions,
+    pub(crate) book: Arc<RuleBook>,
     pub(crate) partitions: u16,
     /// Of this process.
     pub(crate) epoch: u32,
@@ -59,6 +61,7 @@ impl Lender {
             node: shared.node.clone(),
             cluster: greeting.cluster.clone(),
             versions: greeting.versions,
+            book: Arc::clone(&greeting.book),
             partitions: greeting.partitions,
             epoch: greeting.incarnation.epoch,
             handle: Arc::clone(&shared.spill),
@@ -113,6 +116,8 @@ impl Lender {
 /// One connection. When it is over, its leases are.
 #[derive(Debug)]
 struct Replayer {
+    book: Arc<RuleBook>,
+    teller: Teller,
     handle: Arc<Handle>,
     link: u64,
     wake: Arc<Notify>,
@@ -128,7 +133,18 @@ impl Replayer {
         let (link, wake) = lender.handle.link_up();
         let (handle, keeper) = (Arc::clone(&lender.handle), Arc::clone(&lender.keeper));
         let queue = lender.queue.clone();
-        Replayer { handle, link, wake, keeper, queue, clock: lender.clock, said_at: AtomicU64::new(0) }
+        let book = Arc::clone(&lender.book);
+        Replayer {
+            book,
+            teller: Teller::default(),
+            handle,
+            link,
+            wake,
+            keeper,
+            queue,
+            clock: lender.clock,
+            said_at: AtomicU64::new(0),
+        }
     }
 
     fn verdict_is_due(&self) -> bool {
@@ -177,6 +193,8 @@ impl Handler for Replayer {
     }
 
     fn next(&self, out: &mut Outgoing) {
+        // Before what was made for them.
+        self.teller.say(&self.book, out);
         for frame in self.handle.to_write(self.link, WRITE_BYTES) {
             out.frame(&frame);
         }

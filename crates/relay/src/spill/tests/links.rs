@@ -35,6 +35,7 @@ fn lend(world: &World) -> std::net::SocketAddr {
         node: "relay-1".into(),
         cluster: "test".into(),
         versions: Versions::default(),
+        book: Arc::new(node::rules::RuleBook::blank()),
         partitions: 4,
         epoch: 1,
         handle: Arc::clone(&world.handle),
