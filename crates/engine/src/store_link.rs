@@ -66,18 +66,9 @@ pub use self::books::{Books, Counters, Progress};
 use self::log::Log;
 pub use self::settings::{Overflow, Settings};
 pub use self::spill::Due;
-pub use self::words::{Command, Event, Phase, Receipts};
+pub use self::words::{Block, Command, Event, Phase, Receipts};
 use crate::backoff::{self, Backoff};
 use crate::time::Mono;
-
-/// Whole canonical lines, each with its LF, in the order in which the store shall see them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block {
-    /// The lines. An empty block is taken and forgotten.
-    pub bytes: Bytes,
-    /// How many lines.
-    pub points: u32,
-}
 
 #[derive(Clone, Copy, Debug)]
 enum State {

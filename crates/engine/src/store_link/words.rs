@@ -1,5 +1,16 @@
 //! What a link and its shell say to each other.
 
+use bytes::Bytes;
+
+/// Whole canonical lines, each with its LF, in the order in which the store shall see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The lines. An empty block is taken and forgotten.
+    pub bytes: Bytes,
+    /// How many lines.
+    pub points: u32,
+}
+
 /// What happened to the connection. Offers and pulls are methods, because they answer at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
