@@ -46,6 +46,9 @@ pub enum Fault {
     SlowReader { node: NodeId, ms: u64, each_ms: u64 },
     /// A connection is reset after `ms`, and what the acceptor heard on it till then it hears again on the next one.
     Repeat { link: LinkId, ms: u64 },
+    /// The list of partial nodes changes: the spare one is put up, `drops` is taken down for good, or both; relays and the replayer
+    /// are restarted with it one by one, in an order that `order` says.
+    Peers { adds: bool, drops: Option<usize>, order: u64 },
     /// The cluster file changes, and all nodes are restarted one by one, in an order that `order` says.
     File { file: FileId, order: u64 },
     /// An operator forgets a relay.
@@ -121,7 +124,7 @@ pub struct Planned {
 }
 
 /// The names of all kinds: first those of [`draw`]'s numbers, then those that are drawn apart.
-pub const KINDS: [&str; 25] = [
+pub const KINDS: [&str; 26] = [
     "kill",
     "power cut",
     "disk lost",
@@ -147,6 +150,7 @@ pub const KINDS: [&str; 25] = [
     "hang",
     "poison batch",
     "final store rots",
+    "other partial nodes",
 ];
 
 /// How many [`draw`] draws.
@@ -181,6 +185,7 @@ impl Fault {
             Fault::Hang { .. } => 22,
             Fault::Poison { .. } => 23,
             Fault::Rot { .. } => 24,
+            Fault::Peers { .. } => 25,
         }
     }
 }

@@ -5,11 +5,13 @@ use crate::faults::{DiskTrouble, Fault, Forgets, Planned, Rotten};
 use crate::rng::Rng;
 use crate::setup::{LinkId, LinkKind, NodeId, Role, Setup, Spares};
 
+const PEERS: Kind = Kind { salt: 0x00be_e125, percent: 12, most: 2, draw: peers };
 const CLONE: Kind = Kind { salt: 0x00c1_07e5, percent: 10, most: 1, draw: clone };
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind { salt: 0x00a1_1c07, percent: 15, most: 3, draw: kill_then_power },
     Kind { salt: 0x00f0_96e7, percent: 10, most: 2, draw: forget },
     CLONE,
+    PEERS,
     Kind { salt: 0x0f11_e000, percent: 20, most: 3, draw: new_file },
     Kind { salt: 0x004a_96ed, percent: 15, most: 4, draw: hang },
     Kind { salt: 0x0090_1507, percent: 10, most: 4, draw: poison },
@@ -38,7 +40,7 @@ impl Kind {
 
 /// The nodes that the kinds of this run need.
 pub fn spares(seed: u64) -> Spares {
-    Spares { relay: CLONE.of(seed).is_some(), partial: false }
+    Spares { relay: CLONE.of(seed).is_some(), partial: PEERS.of(seed).is_some() }
 }
 
 /// Draws them all, in `from..until` (milliseconds).
@@ -91,6 +93,12 @@ fn repeat(rng: &mut Rng, setup: &Setup) -> Fault {
 fn read_error(rng: &mut Rng, setup: &Setup) -> Fault {
     let node = some(rng, setup, |role| matches!(role, Role::Relay(_) | Role::Final(_)));
     Fault::Disk { node, nth: rng.range(1, 9), writes: rng.range(1, 3), kind: DiskTrouble::Read }
+}
+
+/// A partial node more, one less, or one for another.
+fn peers(rng: &mut Rng, setup: &Setup) -> Fault {
+    let drops = rng.percent(60).then(|| rng.index(setup.first_peers().len()));
+    Fault::Peers { adds: drops.is_none() || rng.percent(50), drops, order: rng.number() }
 }
 
 /// Any file, also an older one again.

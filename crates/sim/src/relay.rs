@@ -40,7 +40,7 @@ pub struct RelayNode {
     pub who: Incarnation,
     pub book: Book,
     told: BTreeMap<Port, usize>,
-    peers: Vec<usize>,
+    pub peers: Vec<usize>,
     lanes: BTreeMap<PartitionSet, Lane>,
     /// What the machine has to answer for, as the simulator saw it.
     pub held: BTreeSet<BatchId>,

@@ -29,7 +29,7 @@ pub struct ReplayerNode {
     pub book: Book,
     told: BTreeMap<LinkId, usize>,
     who: Incarnation,
-    peers: Vec<usize>,
+    pub peers: Vec<usize>,
     plan: Plan,
     debt: Debt,
     paying: Option<Key>,

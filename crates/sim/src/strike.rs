@@ -91,6 +91,7 @@ impl World {
                 self.plan(self.now + Duration::from_millis(ms), Event::Fault(Fault::Reset { link }));
             }
             Fault::File { file, order } => self.roll_out(file, order),
+            Fault::Peers { adds, drops, order } => self.change_peers(adds, drops, order),
             Fault::KillThenPower { node, down_ms, after_ms } => {
                 self.fell(node, down_ms, false, |_, _| {});
                 let again = Fault::PowerCut { node, down_ms };
@@ -115,6 +116,7 @@ impl World {
                 self.dials[*link].conn.is_some()
             }
             Fault::File { file, .. } => *file != self.file,
+            Fault::Peers { adds, drops, .. } => self.peers_with(*adds, *drops) != self.peers,
             Fault::Kill { node, .. }
             | Fault::KillThenPower { node, .. }
             | Fault::SlowReader { node, .. }
@@ -178,13 +180,53 @@ impl World {
             return;
         }
         self.file = file;
+        self.restart_all(order, |process| process.file().is_some());
+    }
+
+    /// The list of partial nodes as it would be. Two are always left.
+    fn peers_with(&self, adds: bool, drops: Option<usize>) -> Vec<usize> {
+        let mut peers = self.peers.clone();
+        let spare = self.setup.spare(|role| matches!(role, Role::Partial(_))).filter(|_| adds);
+        if let Some(Role::Partial(index)) = spare.map(|spare| self.setup.nodes[spare])
+            && !peers.contains(&index)
+        {
+            peers.push(index);
+        }
+        if peers.len() > 2 {
+            peers.retain(|peer| Some(*peer) != drops);
+        }
+        peers
+    }
+
+    fn change_peers(&mut self, adds: bool, drops: Option<usize>, order: u64) {
+        let peers = self.peers_with(adds, drops);
+        for node in 0..self.hosts.len() {
+            self.hosts[node].peers.clone_from(&peers);
+            let Role::Partial(index) = self.setup.nodes[node] else { continue };
+            if peers.contains(&index) && self.hosts[node].gone {
+                self.hosts[node].gone = false;
+                self.start(node);
+            } else if !peers.contains(&index) {
+                // Before, while or after the others hear of it.
+                let ms = Rng::new(order ^ 1).range(0, 20_000);
+                self.plan(self.now + Duration::from_millis(ms), Event::TakenDown(node));
+            }
+        }
+        if peers != self.peers {
+            self.peers = peers;
+            self.restart_all(order, |process| process.peers().is_some());
+        }
+    }
+
+    /// One by one, in an order that `order` says.
+    fn restart_all(&mut self, order: u64, who: impl Fn(&Process) -> bool) {
         let mut rng = Rng::new(order);
         for node in 0..self.hosts.len() {
             // A copy of a relay comes last: of two that start within a second only the nonce would differ.
             let after = if node < self.setup.regular { 0 } else { 20_000 };
             let at = self.now + Duration::from_millis(after + rng.range(0, 15_000));
             let down_ms = rng.range(300, 2_000);
-            if self.hosts[node].process.as_ref().is_some_and(|process| process.file().is_some()) {
+            if self.hosts[node].process.as_ref().is_some_and(&who) {
                 self.plan(at, Event::Fault(Fault::Kill { node, down_ms }));
             }
         }
@@ -321,8 +363,9 @@ impl World {
             self.hosts[node].slow = None;
             self.hosts[node].disk.store.set_faults(FaultPlan::new());
             // Who still runs with an older file is restarted.
-            let file = self.hosts[node].process.as_ref().and_then(Process::file);
-            let is_behind = file.is_some_and(|file| file != self.file);
+            let process = self.hosts[node].process.as_ref();
+            let is_behind = process.and_then(Process::file).is_some_and(|file| file != self.file)
+                || process.and_then(Process::peers).is_some_and(|peers| peers != self.peers);
             if is_behind && node < self.setup.regular {
                 self.kill(node, false);
             } else if is_behind {
@@ -330,9 +373,13 @@ impl World {
                 self.plan(self.now + Duration::from_secs(3), Event::Fault(last));
             }
             self.start(node);
-            for what in
-                [Order::Undrain { peer: 0 }, Order::Undrain { peer: 1 }, Order::Undrain { peer: 2 }, Order::Auto]
-            {
+            for what in [
+                Order::Undrain { peer: 0 },
+                Order::Undrain { peer: 1 },
+                Order::Undrain { peer: 2 },
+                Order::Undrain { peer: 3 },
+                Order::Auto,
+            ] {
                 self.order(node, what);
             }
             self.order(node, Order::Rate { rate: 50_000 });

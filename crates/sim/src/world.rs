@@ -49,6 +49,15 @@ impl Process {
         }
     }
 
+    /// The partial nodes that it was started with; `None`: it asks for none.
+    pub fn peers(&self) -> Option<&[usize]> {
+        match self {
+            Process::Relay(node) => Some(&node.peers),
+            Process::Replayer(node) => Some(&node.peers),
+            Process::Partial(_) | Process::Final(_) | Process::Store(_) => None,
+        }
+    }
+
     /// As any process.
     pub fn node(&mut self) -> &mut dyn Node {
         match self {
@@ -111,6 +120,8 @@ pub enum Event {
     Start(NodeId),
     /// A node that was taken away is put up again.
     Return(NodeId),
+    /// A partial node that is not listed any more ends for good.
+    TakenDown(NodeId),
     /// A node hears that an operator has forgotten this sender.
     Ordered(NodeId, u64),
     Fault(Fault),
@@ -131,6 +142,8 @@ pub struct World {
     /// Clients send until then.
     pub input_until: Mono,
     pub next_conn: u64,
+    /// The partial nodes that the cluster file lists now.
+    pub peers: Vec<usize>,
     /// What the cluster file is now.
     pub file: FileId,
     queue: BTreeMap<(Mono, u64), Event>,
@@ -169,6 +182,7 @@ impl World {
             rng: rng.fork(),
             input_until: Mono::ZERO,
             next_conn: 1,
+            peers: setup.first_peers(),
             file: 0,
             queue: BTreeMap::new(),
             planned: 0,
@@ -211,6 +225,13 @@ impl World {
             Event::Return(node) => {
                 self.hosts[node].gone = false;
                 self.start(node);
+            }
+            Event::TakenDown(node) => {
+                // Unless it was listed again meanwhile.
+                if !matches!(self.setup.nodes[node], Role::Partial(index) if self.peers.contains(&index)) {
+                    self.kill(node, false);
+                    self.hosts[node].gone = true;
+                }
             }
             Event::Ordered(node, sender) => _ = self.hosts[node].forgotten.insert(sender),
             Event::Fault(fault) => self.strike(fault),
