@@ -20,9 +20,9 @@ const PAIR: Pair = ("sender", "store");
 const CALM: Duration = Duration::from_secs(4);
 /// Longer than the network keeps messages back, and than a store sits on what it was sent.
 const LINGER: Duration = Duration::from_secs(12);
-/// A minute until the kernel gives up a connection that takes nothing (`TCP_USER_TIMEOUT`); then the back-off, an attempt, a receipt
-/// that does not come, the linger bound, and once more.
-const QUIET_WITHIN: Duration = Duration::from_secs(120);
+/// After healing nothing is sent or held any more within this: the longest patience twice, and what a store without receipts was sent
+/// is kept for `Settings::silence` (a minute) and `LINGER` behind it.
+const QUIET_WITHIN: Duration = Duration::from_secs(180);
 
 fn settings(run: &mut Run) -> Settings {
     let rng = run.weather.rng();
