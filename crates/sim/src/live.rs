@@ -109,7 +109,11 @@ impl Live<'_> {
     }
 
     /// Whether the spill takes anything.
-    pub fn set_able(&mut self, cx: &Cx<'_>, able: bool) {
+    pub fn set_able(&mut self, cx: &mut Cx<'_>, able: bool) {
+        if !able {
+            // What it had in hand comes back, and what it could not settle comes once more: later than what was sent since (hazard 9).
+            cx.truth.lines.is_copied(cx.me);
+        }
         self.machine.set_spill(cx.now, able);
         self.raw.set_spill(able);
     }

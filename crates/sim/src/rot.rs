@@ -28,7 +28,12 @@ impl World {
         }
         self.fell(node, down_ms, false, |disk, _| match what {
             Rotten::Checkpoint => {
-                let found = mine.iter().flat_map(|partition| keys::meta_keys(*partition)).collect();
+                // Never the second of two: without both nobody knows what was merged.
+                let store = disk.store.copy().open();
+                let is_there = |key: &Vec<u8>| store.get(key).is_ok_and(|value| value.is_some());
+                let both =
+                    mine.iter().map(|partition| keys::meta_keys(*partition)).filter(|keys| keys.iter().all(is_there));
+                let found = both.flatten().collect();
                 take_one(disk, found, pick);
             }
             Rotten::Index => {
