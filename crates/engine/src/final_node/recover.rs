@@ -85,7 +85,7 @@ impl Partition {
         if let Some(meta) = meta {
             partition.take_up(meta, targets);
         }
-        partition.take_up_index(&found.index, had_meta, snapshots, &mut findings);
+        partition.take_up_index(found, had_meta, snapshots, &mut findings);
         if !had_meta {
             partition.begin_without_checkpoint(found, &mut findings);
         }
@@ -112,13 +112,13 @@ impl Partition {
 
     fn take_up_index(
         &mut self,
-        index: &[(BlockId, Bytes)],
+        found: &Found,
         had_meta: bool,
         snapshots: &mut dyn Snapshots,
         findings: &mut Vec<Finding>,
     ) {
         let floor = self.windows.sealed_before();
-        for (id, bytes) in index.iter().filter(|(id, _)| id.window >= floor) {
+        for (id, bytes) in found.index.iter().filter(|(id, _)| id.window >= floor) {
             if let Some((rest, owed)) = meta::read_index(bytes) {
                 self.windows.set_absent(*id, rest);
                 // Without the checkpoint nobody knows whose slots these are: all may lack it.
@@ -126,7 +126,8 @@ impl Partition {
             }
         }
         let expected = self.books.merged.saturating_sub(self.books.sealed);
-        if had_meta && self.windows.points() >= expected {
+        // More than expected may hide that one is missing, too: only a sum that fits says that none is.
+        if had_meta && self.windows.points() == expected + self.ahead_of_checkpoint(&found.records) {
             return;
         }
         let (windows, cursor) = (&mut self.windows, &mut self.cursor);
@@ -142,6 +143,7 @@ impl Partition {
             }
         });
         if had_meta {
+            let expected = expected + self.ahead_of_checkpoint(&found.records);
             let points = expected.saturating_sub(self.windows.points());
             self.forget_merged(points);
             if points > 0 {
@@ -176,6 +178,15 @@ impl Partition {
         self.books.corrupt = received - kept - gone;
         let points = self.books.corrupt.saturating_sub(mark.corrupt);
         findings.push(Finding::Before { points });
+    }
+
+    /// Points of records behind the checkpoint that blocks hold already: a crash in the midst of the next one leaves such blocks.
+    fn ahead_of_checkpoint(&self, records: &[Bytes]) -> u64 {
+        if self.windows.newest_record() <= self.next {
+            return 0;
+        }
+        let number = |bytes: &&Bytes| record::place(bytes).is_some_and(|(_, number)| number >= self.next);
+        records.iter().filter(number).map(|bytes| self.points_in_blocks(std::slice::from_ref(bytes), |_| true)).sum()
     }
 
     /// The points in these records of the log that blocks hold already.

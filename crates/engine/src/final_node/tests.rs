@@ -31,11 +31,15 @@ impl Snapshots for &Disk {
 }
 
 fn deltas(values: &[f64]) -> Bytes {
+    deltas_of(WINDOW, values)
+}
+
+fn deltas_of(window: UnixSeconds, values: &[f64]) -> Bytes {
     let mut keys = KeyTable::new();
     let key = keys.intern(&OutputKey { rule: 0, name: b"out".to_vec().into() }, Shape::PLAIN).expect("interned");
     let mut deltas = Deltas::new();
     let order = PointOrder { ts: 1000, sender: 1, epoch: 1, seq: 0, index: 0 };
-    values.iter().for_each(|value| deltas.fold(&keys, key, WINDOW, *value, order, 0));
+    values.iter().for_each(|value| deltas.fold(&keys, key, window, *value, order, 0));
     let mut bytes = Vec::new();
     deltas.encode(&keys, &mut bytes);
     Bytes::from(bytes)
@@ -326,6 +330,35 @@ fn a_lost_index_entry_is_made_again_from_its_block() {
     let both = [keys::index_key(3, BLOCK), keys::block_key(3, BLOCK)];
     let (_, findings) = check_damage(1 + 2 + 3 + 4, |disk| both.iter().for_each(|key| drop(disk.kv.remove(key))));
     assert_eq!(findings, [Finding::Blocks { points: 10 }]);
+}
+
+/// Found by the simulator, seed 5651: the window began anew, and its points were counted nowhere.
+#[test]
+fn a_lost_index_entry_is_missed_also_when_blocks_newer_than_the_checkpoint_make_up_the_sum() {
+    let other = BlockId { window: UnixSeconds(2000), rule: 0 };
+    let (mut partition, mut disk) = empty();
+    let send = |partition: &mut Partition, disk: &mut Disk, seq: u32, window, points: usize| {
+        let group = Group { included: vec![member(seq)], deltas: deltas_of(window, &vec![1.0; points]) };
+        let flush = Flush { number: u64::from(seq), partition: 3, lane: Lane::First, groups: vec![group] };
+        commit(partition, disk, flush);
+    };
+    send(&mut partition, &mut disk, 0, BLOCK.window, 2);
+    send(&mut partition, &mut disk, 1, other.window, 1);
+    checkpoint(&mut partition, &mut disk);
+    send(&mut partition, &mut disk, 2, other.window, 5);
+    // The next checkpoint is cut short behind its block, which has more than all had at the last one.
+    let made = partition.checkpoint();
+    disk.kv.extend(made.puts.into_iter().take(2));
+    assert!(disk.kv.remove(&keys::index_key(3, BLOCK)).is_some());
+    let (mut again, findings) = recovered(&disk);
+    assert_eq!(findings, []);
+    assert_eq!(again.windows().points(), 8);
+    assert_eq!(again.books(), partition.books());
+    // The block itself is gone, too: its points are counted as lost.
+    assert!(disk.kv.remove(&keys::block_key(3, BLOCK)).is_some());
+    let (mut again, findings) = recovered(&disk);
+    assert_eq!(findings, [Finding::Blocks { points: 2 }]);
+    assert_eq!((again.windows().points(), again.books().corrupt), (6, 2));
 }
 
 #[test]
