@@ -95,6 +95,8 @@ async fn a_full_spill_takes_nothing_says_so_and_frees_itself() {
     let (disk, witness, live) = fresh();
     let quota = 2 << 20;
     let world = World::start(Arc::clone(&live), memory(&disk, &witness, &Steps::default()), quota);
+    // Before it is open it takes nothing, either, which is not being full.
+    world.until("it is ready", || world.handle.able()).await;
     let mut seq = 0;
     while world.handle.mode().mode != Mode::Quota {
         assert!(seq < 20_000, "never full");
